@@ -1,0 +1,122 @@
+//! Experiments: one file a question, behind one trait that the schedule drives.
+//!
+//! An experiment is made for one case. It prepares once, measures once a block, and gives everything back at the
+//! end. It knows nothing of blocks' order, of warm-up or of files: it pushes what it saw into [`Observations`].
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hdrhistogram::Histogram;
+
+use crate::record::metric::Metric;
+
+/// One measured value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    /// Which metric.
+    pub metric: &'static Metric,
+    /// The position inside the block, counted from 0.
+    pub iteration: u32,
+    /// The value in the metric's base unit.
+    pub value: f64,
+    /// When the measured thing began: ns of CLOCK_MONOTONIC.
+    pub start_ns: u64,
+}
+
+/// One step of a waterfall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhaseObservation {
+    /// The position inside the block, counted from 0.
+    pub iteration: u32,
+    /// The phase's name.
+    pub phase: &'static str,
+    /// When it began: ns of CLOCK_MONOTONIC.
+    pub start_ns: u64,
+    /// How long it took, in ns.
+    pub duration_ns: u64,
+}
+
+/// One recorded distribution; the experiment also pushes its median as an [`Observation`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistogramObservation {
+    /// Which metric.
+    pub metric: &'static Metric,
+    /// The position inside the block, counted from 0.
+    pub iteration: u32,
+    /// The values in the metric's base unit.
+    pub histogram: Histogram<u64>,
+}
+
+/// What one case yielded in one block.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observations {
+    /// Single values.
+    pub values: Vec<Observation>,
+    /// Waterfall steps.
+    pub phases: Vec<PhaseObservation>,
+    /// Distributions.
+    pub histograms: Vec<HistogramObservation>,
+}
+
+/// The user's wish to stop, as seen by an experiment between two iterations.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Stop<'_> {
+    /// Whether to end now.
+    #[must_use]
+    pub fn requested(self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a case cannot be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum ExperimentError {
+    /// The host lacks something that the case needs: a named skip, not a failure.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The user asked to stop; what was measured so far counts.
+    #[error("interrupted")]
+    Interrupted,
+    /// Something broke.
+    #[error("{doing}")]
+    Failed {
+        /// What was being done, as in `starting the server container`.
+        doing: String,
+        /// Why it broke.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl ExperimentError {
+    /// Names what was being done; made for `map_err`.
+    pub fn while_doing<E>(doing: impl Into<String>) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let doing = doing.into();
+        move |source| Self::Failed { doing, source: source.into() }
+    }
+}
+
+/// One case, ready to be measured again and again.
+pub trait Experiment {
+    /// Makes what all blocks share (a lab, a peer); measured time has not begun.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Unsupported`] turns the case into a named skip.
+    fn prepare(&mut self) -> Result<(), ExperimentError>;
+
+    /// Measures the case once.
+    ///
+    /// # Errors
+    /// When a step fails; what `into` holds by then is kept only for [`ExperimentError::Interrupted`].
+    fn measure(&mut self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError>;
+
+    /// Gives everything back. Called once after the last block, also after an error.
+    ///
+    /// # Errors
+    /// When something could not be given back.
+    fn finish(&mut self) -> Result<(), ExperimentError>;
+}

@@ -1,0 +1,146 @@
+//! Files with errors that name the path and the act: whole-file reads, atomic writes, locks.
+//!
+//! Used by every layer that touches ordinary files. The hot path of a container start does not come through here.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// What went wrong with a file, and with which.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {act} {}", path.display())]
+pub struct FileError {
+    /// What was tried: `read`, `write`, `create`, …
+    pub act: &'static str,
+    /// On which path.
+    pub path: PathBuf,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// Names the act and the path of an I/O error; made for `map_err`.
+    pub fn new(act: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self { act, path, source }
+    }
+
+    /// Whether the path was not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// Reads a whole text file.
+///
+/// # Errors
+/// When the file cannot be read or is not UTF-8.
+pub fn read_text(path: impl AsRef<Path>) -> Result<String, FileError> {
+    let path = path.as_ref();
+    std::fs::read_to_string(path).map_err(FileError::new("read", path))
+}
+
+/// Creates a directory and its parents.
+///
+/// # Errors
+/// When a component cannot be made.
+pub fn create_dirs(path: impl AsRef<Path>) -> Result<(), FileError> {
+    let path = path.as_ref();
+    std::fs::create_dir_all(path).map_err(FileError::new("create directory", path))
+}
+
+/// Replaces a file's content in one step: a reader sees the old content or the new, never a part.
+///
+/// # Errors
+/// When the temporary file beside it cannot be written or renamed.
+pub fn write_atomic(path: impl AsRef<Path>, content: &[u8]) -> Result<(), FileError> {
+    let path = path.as_ref();
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".isobench-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(parent)
+        .map_err(FileError::new("create a temporary file in", parent))?;
+    file.write_all(content).map_err(FileError::new("write", path))?;
+    file.persist(path).map_err(|error| FileError::new("replace", path)(error.error))?;
+    Ok(())
+}
+
+/// An exclusive lock on a file, released on drop and by the kernel when the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Waits for the lock; makes the file if it is missing.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or locked.
+    pub fn exclusive(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let file = open_lock_file(path)?;
+        file.lock().map_err(FileError::new("lock", path))?;
+        Ok(Self { _file: file })
+    }
+
+    /// Takes the lock if no one holds it; `None` when someone does.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or locked for another reason.
+    pub fn try_exclusive(path: impl AsRef<Path>) -> Result<Option<Self>, FileError> {
+        let path = path.as_ref();
+        let file = open_lock_file(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(FileError::new("lock", path)(error)),
+        }
+    }
+}
+
+fn open_lock_file(path: &Path) -> Result<File, FileError> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(FileError::new("open the lock file", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn atomic_write_replaces_and_leaves_no_temporary() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        write_atomic(&path, b"old").unwrap();
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "new");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn errors_name_the_act_and_the_path() {
+        let error = read_text("/nonexistent/x").unwrap_err();
+        assert_eq!(error.to_string(), "cannot read /nonexistent/x");
+        assert!(error.is_not_found());
+    }
+
+    #[test]
+    fn a_lock_is_held_until_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = Lock::exclusive(&path).unwrap();
+        assert!(Lock::try_exclusive(&path).unwrap().is_none());
+        drop(held);
+        assert!(Lock::try_exclusive(&path).unwrap().is_some());
+    }
+}

@@ -1,0 +1,80 @@
+//! The metrics that experiments yield: name, base unit, which way is better, what it means.
+//!
+//! The one list: experiments emit by it, scenarios' checks are validated against it, `isobench list` prints it.
+
+/// Which way a metric improves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// Less is better, as for a latency.
+    Lower,
+    /// More is better, as for a throughput.
+    Higher,
+}
+
+impl Better {
+    /// `lower` or `higher`, as in `summary.csv`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Better::Lower => "lower",
+            Better::Higher => "higher",
+        }
+    }
+}
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// The name in files.
+    pub name: &'static str,
+    /// The experiment that yields it.
+    pub experiment: &'static str,
+    /// The base unit in files.
+    pub unit: &'static str,
+    /// Which way it improves.
+    pub better: Better,
+    /// One sentence for people.
+    pub meaning: &'static str,
+}
+
+macro_rules! metrics {
+    ($($experiment:literal $name:literal $unit:literal $better:ident $meaning:literal;)*) => {
+        /// Every metric, by experiment.
+        pub const METRICS: &[Metric] = &[$(Metric {
+            name: $name, experiment: $experiment, unit: $unit, better: Better::$better, meaning: $meaning,
+        }),*];
+    };
+}
+
+metrics! {
+    "startup" "ready" "ns" Lower "from the request to the first instruction of the program in the container";
+    "startup" "exit" "ns" Lower "from the request until the exited container's first process was reaped";
+    "startup" "teardown" "ns" Lower "from reaping until everything that the container used was given back";
+    "startup" "start_rate" "1/s" Higher "containers started, run, reaped and removed a second, over all parallel starters";
+    "network" "throughput" "bit/s" Higher "payload bits a second that reached the receiving program";
+    "network" "rtt" "ns" Lower "from sending a request until its reply has arrived";
+    "network" "connects" "1/s" Higher "connections opened, used for one request and reply, and closed, a second";
+    "network" "messages" "1/s" Higher "datagrams or requests a second that reached the receiving program";
+    "network" "loss" "ratio" Lower "datagrams sent that did not arrive, as a part of those sent";
+    "network" "cpu_per_byte" "ns/B" Lower "CPU time of both ends, the harness and the kernel's softirqs, a payload byte";
+    "network" "cpu_per_message" "ns" Lower "CPU time of both ends, the harness and the kernel's softirqs, a message";
+    "network" "retransmits" "count" Lower "TCP segments sent again during the measured time";
+}
+
+/// Looks a metric up by its name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Metric> {
+    METRICS.iter().find(|metric| metric.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        for (index, metric) in METRICS.iter().enumerate() {
+            assert!(METRICS[..index].iter().all(|other| other.name != metric.name), "{}", metric.name);
+        }
+    }
+}

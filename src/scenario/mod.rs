@@ -1,0 +1,195 @@
+//! Scenario files: TOML → raw → validated [`Scenario`] → [`Case`]s.
+//!
+//! Raw input never leaves this module: what comes out is valid, and an error points at file, line and column and
+//! says what would be right. Called by the command line; the schedule and the experiments read the result.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A validated scenario.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// The name; the run directory is called after it.
+    pub name: String,
+    /// The question in plain words.
+    pub question: String,
+    /// Blocks and seed.
+    pub run: RunSettings,
+    /// Every case of every experiment, in the order of the file.
+    pub cases: Vec<Case>,
+    /// What must hold.
+    pub checks: Vec<Check>,
+    /// The text as read, before overrides.
+    pub source: String,
+}
+
+/// The `[run]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSettings {
+    /// Measured blocks.
+    pub blocks: u32,
+    /// Blocks before them, kept and marked.
+    pub warmup_blocks: u32,
+    /// The seed of block orders; absent: drawn at random by the run and recorded.
+    pub seed: Option<u64>,
+}
+
+/// One point of an experiment's matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Case {
+    /// `startup/builtin/bridge/c1`, `network/builtin/bridge/egress/tcp_stream`, ….
+    pub id: String,
+    /// The id of the case that ratios are made to; itself a case of the same scenario.
+    pub baseline: Option<String>,
+    /// What to do.
+    pub kind: CaseKind,
+}
+
+/// What a case does: one variant an experiment.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CaseKind {
+    /// Start-up latency.
+    Startup(StartupCase),
+    /// Network throughput and latency.
+    Network(NetworkCase),
+}
+
+/// A case of the `startup` experiment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartupCase {
+    /// The runtime under test.
+    pub runtime: RuntimeKind,
+    /// The network mode of each container.
+    pub network: NetworkMode,
+    /// How many starters work in parallel, at least 1.
+    pub concurrency: u32,
+    /// Starts in one block, over all starters, at least 1.
+    pub per_block: u32,
+}
+
+/// A case of the `network` experiment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkCase {
+    /// The runtime of the container end.
+    pub runtime: RuntimeKind,
+    /// The network mode of the container end.
+    pub network: NetworkMode,
+    /// The way that the traffic takes.
+    pub path: TrafficPath,
+    /// The workload.
+    pub test: NetworkTest,
+    /// How long one sample is measured.
+    pub duration: Duration,
+    /// How long the flow runs before the measured time.
+    pub warmup: Duration,
+    /// Bytes a message (a write for streams, a request and a reply for the others).
+    pub message_size: u32,
+    /// Parallel flows.
+    pub streams: u32,
+    /// Whether client and server are pinned to different CPUs.
+    pub pin: bool,
+}
+
+/// Writes an enum whose variants have fixed names in files: `ALL`, `as_str`, `Display` and serde by that name.
+macro_rules! named {
+    ($(#[$outer:meta])* $type:ident { $($(#[$inner:meta])* $variant:ident = $name:literal,)* }) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $type { $($(#[$inner])* #[serde(rename = $name)] $variant,)* }
+
+        impl $type {
+            /// Every variant, in the order of the documentation.
+            pub const ALL: &[$type] = &[$($type::$variant),*];
+
+            /// The name in files.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $($type::$variant => $name),* }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+named! {
+    /// What can be put under test.
+    RuntimeKind {
+        /// A bare clone3 and exec with the same namespaces: the least that any runtime must pay.
+        Floor = "floor",
+        /// isobench's own container runtime.
+        Builtin = "builtin",
+    }
+}
+
+named! {
+    /// How a container is connected.
+    NetworkMode {
+        /// Shares the host's network namespace.
+        Host = "host",
+        /// A namespace of its own with only loopback.
+        None = "none",
+        /// A veth pair to a bridge, NAT outwards, published ports inwards.
+        Bridge = "bridge",
+        /// Shares the namespace of another container, itself on the bridge.
+        Container = "container",
+    }
+}
+
+named! {
+    /// The way that network traffic takes.
+    TrafficPath {
+        /// From the container out to the peer.
+        Egress = "egress",
+        /// From the peer to the container, through a published port where the mode has NAT.
+        Ingress = "ingress",
+        /// From one container to another of the same network.
+        Internal = "internal",
+    }
+}
+
+named! {
+    /// The network workloads.
+    NetworkTest {
+        /// One-way bulk transfer over TCP.
+        TcpStream = "tcp_stream",
+        /// Requests and replies over one TCP connection.
+        TcpRr = "tcp_rr",
+        /// A new TCP connection for each request and reply.
+        TcpCrr = "tcp_crr",
+        /// One-way datagrams as fast as they go.
+        UdpStream = "udp_stream",
+        /// Requests and replies over UDP.
+        UdpRr = "udp_rr",
+    }
+}
+
+/// One `[[check]]`: a bound on a metric of the cases that a pattern names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// The metric's name, one of [`crate::record::metric::METRICS`].
+    pub metric: String,
+    /// A pattern of case ids; `*` stands for any part between slashes.
+    pub case: String,
+    /// What must hold.
+    pub bound: Bound,
+}
+
+/// The bound of a check.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bound {
+    /// The ratio to the baseline is at least this.
+    MinRatio(f64),
+    /// The ratio to the baseline is at most this.
+    MaxRatio(f64),
+    /// The median is at least this, in the metric's base unit.
+    Min(f64),
+    /// The median is at most this, in the metric's base unit.
+    Max(f64),
+}

@@ -1,0 +1,8 @@
+//! System calls: the only module that may say `unsafe`, and each such block says why it is sound.
+//!
+//! Layer 0: it knows nothing of containers, networks or scenarios. `container` compiles plans for its interpreter,
+//! `network` and `lab` hold its namespaces, `runtime` reads its clock.
+#![allow(unsafe_code)]
+
+pub mod clock;
+pub mod netns;
