@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub mod metric;
+pub mod summary;
 
 /// The version of the run directory's layout; raised when a reader of the old one would misread the new one.
 pub const SCHEMA_VERSION: u32 = 1;
