@@ -1,1 +1,179 @@
-//! (under construction)
+//! Control groups: which hierarchies this host has, one group a container, limits written and read back, usage.
+//!
+//! The container engine makes and removes groups; experiments read usage. The values go through cgroups-rs,
+//! controller by controller and setter by setter, because its `apply` drops errors; making, joining and removing a
+//! group is on the hot path of a start and goes straight to the files. A hierarchy that was not asked for
+//! (`name=systemd`) is never joined.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub mod blkio;
+pub mod cpu;
+pub mod cpuset;
+pub mod detect;
+pub mod devices;
+pub mod freezer;
+pub mod group;
+pub mod limits;
+pub mod memory;
+pub mod owner;
+pub mod pids;
+
+pub use detect::Layout;
+pub use group::Group;
+pub use limits::{Applied, Limits};
+
+/// A resource controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Controller {
+    /// Memory and swap.
+    Memory,
+    /// CPU bandwidth and weights.
+    Cpu,
+    /// CPU time accounting (v1 only; part of `cpu` on v2).
+    Cpuacct,
+    /// CPUs and memory nodes.
+    Cpuset,
+    /// Block I/O (`io` on v2).
+    Blkio,
+    /// Device permissions (a BPF program on v2).
+    Devices,
+    /// Number of tasks.
+    Pids,
+    /// Freezing (part of the core on v2).
+    Freezer,
+}
+
+impl Controller {
+    /// Every controller, in the order in which a container's groups are made: the dearest first.
+    pub const ALL: [Controller; 8] = [
+        Controller::Memory,
+        Controller::Cpu,
+        Controller::Cpuacct,
+        Controller::Cpuset,
+        Controller::Blkio,
+        Controller::Devices,
+        Controller::Pids,
+        Controller::Freezer,
+    ];
+
+    /// The name that v1 mounts and `/proc/cgroups` use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Controller::Memory => "memory",
+            Controller::Cpu => "cpu",
+            Controller::Cpuacct => "cpuacct",
+            Controller::Cpuset => "cpuset",
+            Controller::Blkio => "blkio",
+            Controller::Devices => "devices",
+            Controller::Pids => "pids",
+            Controller::Freezer => "freezer",
+        }
+    }
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What went wrong with a control group.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// A file or directory of a group could not be used.
+    #[error("cannot {act} {}", path.display())]
+    File {
+        /// What was tried.
+        act: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A setting could not be written.
+    #[error("cannot set {controller} {setting} to {value} in {}", path.display())]
+    Write {
+        /// The controller.
+        controller: Controller,
+        /// The setting's file.
+        setting: &'static str,
+        /// The value.
+        value: String,
+        /// The group.
+        path: PathBuf,
+        /// What cgroups-rs said.
+        #[source]
+        source: cgroups_rs::error::Error,
+    },
+    /// The kernel keeps another value than the one written.
+    #[error("{controller} {setting} was set to {requested}, but the kernel keeps {kept} in {}", path.display())]
+    ReadBack {
+        /// The controller.
+        controller: Controller,
+        /// The setting's file.
+        setting: &'static str,
+        /// What was written.
+        requested: String,
+        /// What is read back.
+        kept: String,
+        /// The group.
+        path: PathBuf,
+    },
+    /// A limit needs a controller that this host does not offer.
+    #[error("the limit {setting} needs the {controller} controller, which is not mounted here")]
+    NoController {
+        /// The controller.
+        controller: Controller,
+        /// The setting.
+        setting: &'static str,
+    },
+    /// A file holds something that the kernel does not document.
+    #[error("cannot understand `{content}` in {}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        content: String,
+    },
+    /// Processes stay in a group that is to be removed.
+    #[error("{} still has processes after {tries} tries", path.display())]
+    Busy {
+        /// The group.
+        path: PathBuf,
+        /// How often removing was tried.
+        tries: u32,
+    },
+}
+
+impl CgroupError {
+    /// Names the act and the path of an I/O error; made for `map_err`.
+    fn file(act: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { act, path, source }
+    }
+}
+
+/// Reads a file of a group, without its last line break.
+pub(crate) fn read(directory: &Path, file: &str) -> Result<String, CgroupError> {
+    let path = directory.join(file);
+    let mut text = std::fs::read_to_string(&path).map_err(CgroupError::file("read", &path))?;
+    text.truncate(text.trim_end().len());
+    Ok(text)
+}
+
+/// Reads a file of a group that holds one number.
+pub(crate) fn read_number(directory: &Path, file: &str) -> Result<u64, CgroupError> {
+    let text = read(directory, file)?;
+    text.parse().map_err(|_| CgroupError::Content { path: directory.join(file), content: text })
+}
+
+/// Writes a file of a group.
+pub(crate) fn write(directory: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
+    let path = directory.join(file);
+    std::fs::write(&path, value).map_err(CgroupError::file("write", path))
+}

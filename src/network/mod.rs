@@ -25,3 +25,8 @@ pub struct PortMapping {
     /// The protocol.
     pub protocol: Protocol,
 }
+
+/// (under construction)
+#[derive(Debug, thiserror::Error)]
+#[error("network")]
+pub struct NetworkError;

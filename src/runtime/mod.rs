@@ -1,43 +1,17 @@
 //! What can be put under test, behind one trait; the experiments know runtimes only by it.
 
-use std::fmt;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+pub mod builtin;
+pub mod floor;
+
+pub use crate::container::Network;
 use crate::network::PortMapping;
-use crate::network::bridge::BridgeNetwork;
 use crate::scenario::RuntimeKind;
+pub use crate::sys::launch::{ExitStatus, Reaped};
 use crate::sys::netns::NetNs;
-
-/// How a container is connected, with the resources that the caller made for it (in a lab, or on the real host).
-#[derive(Clone)]
-pub enum Network {
-    /// Shares this namespace, which plays the host.
-    Host(NetNs),
-    /// A namespace of its own with only loopback.
-    None,
-    /// A namespace of its own with `eth0` on this bridge.
-    Bridge {
-        /// The bridge network.
-        network: Arc<BridgeNetwork>,
-        /// Ports to publish on the bridge's host.
-        ports: Vec<PortMapping>,
-    },
-    /// Shares the namespace of another container.
-    Container(NetNs),
-}
-
-impl fmt::Debug for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Network::Host(_) => "host",
-            Network::None => "none",
-            Network::Bridge { .. } => "bridge",
-            Network::Container(_) => "container",
-        })
-    }
-}
 
 /// What to start.
 #[derive(Debug)]
@@ -48,28 +22,8 @@ pub struct StartRequest {
     pub network: Network,
     /// The program's standard output; absent: /dev/null.
     pub stdout: Option<OwnedFd>,
-}
-
-/// How a program ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// It returned this code.
-    Code(i32),
-    /// This signal ended it.
-    Signal(i32),
-}
-
-/// What is known once the program has been reaped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// When it was reaped: ns of CLOCK_MONOTONIC.
-    pub reaped_ns: u64,
-    /// User CPU time of the container's processes, in ns.
-    pub user_ns: u64,
-    /// System CPU time of the container's processes, in ns.
-    pub system_ns: u64,
+    /// When it was asked for: ns of CLOCK_MONOTONIC. The phases begin here.
+    pub requested_ns: u64,
 }
 
 /// One step of a start, from the request to the exec.
@@ -101,13 +55,13 @@ pub trait Instance: Send {
     fn netns(&self) -> Result<NetNs, RuntimeError>;
 
     /// The steps of the start, without gaps, in order.
-    fn phases(&self) -> &[Phase];
+    fn phases(&self) -> Vec<Phase>;
 
     /// Waits for the first process to end and reaps it. Calling it again returns the same.
     ///
     /// # Errors
     /// When waiting fails.
-    fn wait(&mut self) -> Result<Exit, RuntimeError>;
+    fn wait(&mut self) -> Result<Reaped, RuntimeError>;
 
     /// Ends every process of the container with SIGKILL; [`Instance::wait`] then returns.
     ///
@@ -161,5 +115,24 @@ pub enum RuntimeError {
 /// # Errors
 /// When this host cannot run it.
 pub fn by_kind(kind: RuntimeKind) -> Result<Arc<dyn Runtime>, RuntimeError> {
-    Err(RuntimeError::NetworkMode { runtime: kind, network: String::new() })
+    Ok(match kind {
+        RuntimeKind::Floor => Arc::new(floor::Floor::new()?),
+        RuntimeKind::Builtin => Arc::new(builtin::Builtin::new()?),
+    })
+}
+
+impl RuntimeError {
+    /// Names what was being done; made for `map_err`.
+    fn while_doing<E>(doing: impl Into<String>) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let doing = doing.into();
+        move |source| Self::Failed { doing, source: source.into() }
+    }
+}
+
+/// The arguments with which the isobench binary runs an in-container workload.
+fn workload_arguments(workload: &[String]) -> impl Iterator<Item = String> {
+    ["__workload".to_owned()].into_iter().chain(workload.iter().cloned())
 }

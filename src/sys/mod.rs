@@ -5,4 +5,10 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+mod interpret;
+pub mod launch;
 pub mod netns;
+pub mod page;
+pub mod plan;
+
+pub use interpret::MAX_STRINGS;

@@ -1,0 +1,346 @@
+//! Starting a container and ending it: the parent's half of the work.
+//!
+//! While the child mounts its root, the parent makes its cgroups and connects its network; the child waits for both
+//! only right before it gives up its rights. Everything that was made is owned by [`Container`] and given back by
+//! [`Container::remove`], or on drop.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+
+use super::plan::{self, STAGING, SpecError, Wiring};
+use super::spec::{ContainerSpec, Network, UserMapping};
+use crate::cgroup::limits::Usage;
+use crate::cgroup::{Applied, CgroupError, Group, Layout};
+use crate::fs::FileError;
+use crate::network::NetworkError;
+use crate::network::bridge::{BridgeNetwork, Endpoint};
+use crate::sys::clock;
+use crate::sys::launch::{Child, Reaped, Span, launch, pidfd_open};
+use crate::sys::netns::NetNs;
+use crate::sys::page::Gate;
+use crate::sys::plan::{Op, Plan};
+
+/// Why a container could not be started, waited for or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// The spec is wrong.
+    #[error("the container cannot be made as specified")]
+    Spec(#[from] SpecError),
+    /// clone3 failed.
+    #[error("cannot clone into new namespaces")]
+    Clone(#[source] io::Error),
+    /// A step of the child failed.
+    #[error("cannot {step}")]
+    Step {
+        /// What was tried and on what.
+        step: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The program is not in the container.
+    #[error("the program `{0}` is not found in the container")]
+    ProgramNotFound(String),
+    /// The program is there, but cannot be executed.
+    #[error("the program `{program}` cannot be executed")]
+    ProgramNotExecutable {
+        /// The program.
+        program: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The control groups could not be made, set, read or removed.
+    #[error("the container's control groups failed")]
+    Cgroup(#[from] CgroupError),
+    /// The network could not be connected or disconnected.
+    #[error("the container's network failed")]
+    Network(#[from] NetworkError),
+    /// A file of the host could not be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The child could not be waited for or signalled.
+    #[error("cannot {act} the container's first process")]
+    Process {
+        /// What was tried.
+        act: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// When each part of a start happened, by one clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Timeline {
+    /// From the request to the exec, one after the other without gaps: the child's side, where the start's time goes.
+    pub critical: Vec<Span>,
+    /// What the parent did meanwhile: `cgroup`, `network`.
+    pub beside: Vec<Span>,
+}
+
+/// The standard streams of a container; absent: /dev/null.
+#[derive(Debug, Default)]
+pub struct Stdio {
+    /// Standard input.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output.
+    pub stdout: Option<OwnedFd>,
+    /// Standard error.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A started container.
+#[derive(Debug)]
+pub struct Container {
+    child: Child,
+    plan: Plan,
+    requested_ns: u64,
+    beside: Vec<Span>,
+    group: Option<Group>,
+    applied: Vec<Applied>,
+    connection: Option<(Arc<BridgeNetwork>, Endpoint)>,
+}
+
+/// What a removed container had used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// What its control groups had charged, where it had any.
+    pub usage: Option<Usage>,
+}
+
+/// What a start shares with every other start of this process: looked up once.
+struct Shared {
+    layout: Layout,
+    null: std::fs::File,
+    own_pidfd: OwnedFd,
+}
+
+fn shared() -> Result<&'static Shared, ContainerError> {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    if let Some(shared) = SHARED.get() {
+        return Ok(shared);
+    }
+    crate::fs::create_dirs(STAGING)?;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null");
+    let made = Shared {
+        layout: Layout::detect()?,
+        null: null.map_err(FileError::new("open", "/dev/null"))?,
+        own_pidfd: pidfd_open(std::process::id())
+            .map_err(|source| ContainerError::Process { act: "make a pidfd beside", source })?,
+    };
+    Ok(SHARED.get_or_init(|| made))
+}
+
+impl Container {
+    /// Starts a container; `requested_ns` is when it was asked for (ns of CLOCK_MONOTONIC), where its timeline begins.
+    ///
+    /// Returns once the child has been let through to its exec. That the exec itself failed shows in
+    /// [`Container::wait`]. The container ends when this process ends, or the thread that called this.
+    ///
+    /// # Errors
+    /// When any part fails; nothing is left behind then.
+    pub fn start(
+        spec: &ContainerSpec,
+        network: &Network,
+        stdio: Stdio,
+        requested_ns: u64,
+    ) -> Result<Self, ContainerError> {
+        let shared = shared()?;
+        let stream = |stream: &Option<OwnedFd>| stream.as_ref().map_or(shared.null.as_raw_fd(), AsRawFd::as_raw_fd);
+        let join = match network {
+            Network::Host(namespace) | Network::Container(namespace) => Some(namespace.as_fd().as_raw_fd()),
+            Network::None | Network::Bridge { .. } => None,
+        };
+        let wiring = Wiring {
+            parent: Some(shared.own_pidfd.as_raw_fd()),
+            stdio: [stream(&stdio.stdin), stream(&stdio.stdout), stream(&stdio.stderr)],
+            join_network: join,
+            await_network: matches!(network, Network::Bridge { .. }),
+        };
+        let plan = plan::compile(spec, &wiring)?;
+        let child = launch(&plan, plan::clone_flags(spec, &wiring), None).map_err(ContainerError::Clone)?;
+        let mut container = Self {
+            child,
+            plan,
+            requested_ns,
+            beside: Vec::new(),
+            group: None,
+            applied: Vec::new(),
+            connection: None,
+        };
+        match container.provide(spec, network, &shared.layout) {
+            Ok(()) => Ok(container),
+            Err(error) => Err(container.abandon(error)),
+        }
+    }
+
+    /// The parent's half, in the order in which the child waits for it.
+    fn provide(&mut self, spec: &ContainerSpec, network: &Network, layout: &Layout) -> Result<(), ContainerError> {
+        if let Some(mapping) = spec.user_namespace {
+            write_user_map(self.child.pid(), mapping)?;
+            self.child.open(Gate::UserMap);
+        }
+        if let Some(limits) = &spec.limits {
+            let begin = clock::now_ns();
+            let group = self.group.insert(Group::create(layout, limits.devices.is_empty())?);
+            self.applied = group.apply(limits)?;
+            group.attach(self.child.pid())?;
+            self.child.open(Gate::Cgroup);
+            self.beside.push(("cgroup", begin, clock::now_ns()));
+        }
+        if let Network::Bridge { network, ports } = network {
+            let begin = clock::now_ns();
+            let endpoint = network.attach(&self.netns()?, ports)?;
+            self.connection = Some((network.clone(), endpoint));
+            self.child.open(Gate::Network);
+            self.beside.push(("network", begin, clock::now_ns()));
+        }
+        Ok(())
+    }
+
+    /// Takes down a container whose start failed, and chooses the error to tell: if the child failed first, what the
+    /// parent saw is only the consequence.
+    fn abandon(self, error: ContainerError) -> ContainerError {
+        let error = self.failed_step().unwrap_or(error);
+        // The first error is the one to tell; what a half-made container cannot give back is left to `gc`.
+        let _ = self.remove();
+        error
+    }
+
+    /// The first process, as the host sees it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// The limits as they were written and read back.
+    #[must_use]
+    pub fn applied(&self) -> &[Applied] {
+        &self.applied
+    }
+
+    /// Its control groups, where it has any.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
+    /// Its place on the bridge, where it has one.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.connection.as_ref().map(|(_, endpoint)| endpoint)
+    }
+
+    /// Its network namespace.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn netns(&self) -> Result<NetNs, ContainerError> {
+        NetNs::of_pid(self.child.pid())
+            .map_err(|source| ContainerError::Process { act: "find the network namespace of", source })
+    }
+
+    /// When each part of the start happened, as far as it has come.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        Timeline { critical: self.child.spans(&self.plan, self.requested_ns), beside: self.beside.clone() }
+    }
+
+    /// Waits for the first process to end and reaps it. Calling it again returns the same.
+    ///
+    /// # Errors
+    /// When the child failed before or at its exec: which step, on what, and why.
+    pub fn wait(&mut self) -> Result<Reaped, ContainerError> {
+        let reaped = self.child.wait().map_err(|source| ContainerError::Process { act: "wait for", source })?;
+        match self.failed_step() {
+            Some(error) => Err(error),
+            None => Ok(reaped),
+        }
+    }
+
+    /// The pidfd of the first process: readable once it has ended.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.as_fd()
+    }
+
+    /// Sends a signal to the first process. SIGKILL ends every process of the container with it.
+    ///
+    /// # Errors
+    /// EINVAL for no such signal.
+    pub fn signal(&self, signal: i32) -> Result<(), ContainerError> {
+        self.child.signal(signal).map_err(|source| ContainerError::Process { act: "signal", source })
+    }
+
+    fn failed_step(&self) -> Option<ContainerError> {
+        let failure = self.child.failure()?;
+        let source = io::Error::from_raw_os_error(failure.errno);
+        let op = &self.plan.steps.get(failure.operation)?.op;
+        Some(match op {
+            Op::Exec { arguments, .. } => {
+                let program = arguments.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                match failure.errno {
+                    libc::ENOENT | libc::ENOTDIR => ContainerError::ProgramNotFound(program),
+                    _ => ContainerError::ProgramNotExecutable { program, source },
+                }
+            }
+            op => ContainerError::Step { step: op.to_string(), source },
+        })
+    }
+
+    /// Gives everything back: ends and reaps what still runs, disconnects the network, reads the usage and removes
+    /// the control groups. Goes on after a failure.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn remove(mut self) -> Result<Removed, ContainerError> {
+        let ended = self.end();
+        let disconnected = self.disconnect();
+        let usage = match self.group.take() {
+            None => Ok(None),
+            Some(group) => {
+                let usage = group.usage();
+                group.remove().and(usage.map(Some))
+            }
+        };
+        ended?;
+        disconnected?;
+        Ok(Removed { usage: usage? })
+    }
+
+    fn end(&mut self) -> Result<(), ContainerError> {
+        self.signal(libc::SIGKILL)?;
+        self.child.wait().map_err(|source| ContainerError::Process { act: "wait for", source })?;
+        Ok(())
+    }
+
+    fn disconnect(&mut self) -> Result<(), ContainerError> {
+        match self.connection.take() {
+            Some((network, endpoint)) => Ok(network.detach(&endpoint)?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // `remove` tells what went wrong; a destructor has nobody to tell and leaves the rest to `gc`. The group is
+        // removed by its own drop, after the processes are gone.
+        if self.group.is_some() || self.connection.is_some() {
+            let _ = self.end();
+            let _ = self.disconnect();
+        }
+    }
+}
+
+/// The maps of a new user namespace. Root on the host may map groups without denying setgroups.
+fn write_user_map(pid: u32, mapping: UserMapping) -> Result<(), FileError> {
+    let line = format!("0 {} {}\n", mapping.host_start, mapping.count);
+    for file in ["gid_map", "uid_map"] {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, &line).map_err(FileError::new("write", path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! What a container is to be. Pure data: `plan` compiles it and finds what is wrong with it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::capabilities::CapabilitySet;
+use crate::cgroup::Limits;
+use crate::image::RootFs;
+use crate::network::PortMapping;
+use crate::network::bridge::BridgeNetwork;
+use crate::sys::netns::NetNs;
+
+/// A container, but for what connects it to the world (network, standard streams).
+#[derive(Debug, Clone)]
+pub struct ContainerSpec {
+    /// The layers of its root.
+    pub root: RootFs,
+    /// The size of the private writable layer over them, in bytes; it lives in memory and ends with the container.
+    pub writable_bytes: u64,
+    /// Whether the root can only be read.
+    pub read_only_root: bool,
+    /// The program and its arguments; at least the program.
+    pub arguments: Vec<String>,
+    /// `NAME=value` each.
+    pub environment: Vec<String>,
+    /// Where it starts; absolute.
+    pub working_directory: String,
+    /// Who it runs as.
+    pub user: User,
+    /// The host name; at most 64 bytes.
+    pub hostname: String,
+    /// The NIS domain name, if it is to have one.
+    pub domainname: Option<String>,
+    /// A user namespace of its own with this mapping.
+    pub user_namespace: Option<UserMapping>,
+    /// A time namespace of its own (without offsets).
+    pub time_namespace: bool,
+    /// Resource limits; `None` leaves the container out of every cgroup of its own.
+    pub limits: Option<Limits>,
+    /// What root inside may do.
+    pub capabilities: CapabilitySet,
+    /// Whether exec can never give more privileges.
+    pub no_new_privileges: bool,
+    /// Whether the default seccomp filter is installed.
+    pub seccomp: bool,
+    /// Whether paths of /proc and /sys that tell about or reach the host are masked or read-only.
+    pub mask_paths: bool,
+    /// Resource limits of the process; only ever lowered.
+    pub rlimits: Vec<Rlimit>,
+}
+
+/// A user, its group and its further groups, by number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct User {
+    /// The user id.
+    pub uid: u32,
+    /// The group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// Which ids of the host stand for the ids from 0 inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserMapping {
+    /// The host's id for id 0 inside.
+    pub host_start: u32,
+    /// How many ids follow each other; at least 1.
+    pub count: u32,
+}
+
+/// A limit of setrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    /// RLIMIT_*.
+    pub resource: u32,
+    /// The soft limit.
+    pub soft: u64,
+    /// The hard limit; never above what the launching process has.
+    pub hard: u64,
+}
+
+/// How a container is connected, with the resources that the caller made for it (in a lab, or on the real host).
+#[derive(Clone)]
+pub enum Network {
+    /// Shares this namespace, which plays the host.
+    Host(NetNs),
+    /// A namespace of its own with only loopback.
+    None,
+    /// A namespace of its own with `eth0` on this bridge.
+    Bridge {
+        /// The bridge network.
+        network: Arc<BridgeNetwork>,
+        /// Ports to publish on the bridge's host.
+        ports: Vec<PortMapping>,
+    },
+    /// Shares the namespace of another container.
+    Container(NetNs),
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Network::Host(_) => "host",
+            Network::None => "none",
+            Network::Bridge { .. } => "bridge",
+            Network::Container(_) => "container",
+        })
+    }
+}
+
+impl ContainerSpec {
+    /// A container of an image that runs a program with everything else as docker has it by default.
+    #[must_use]
+    pub fn new(root: RootFs, arguments: Vec<String>) -> Self {
+        Self {
+            root,
+            writable_bytes: 1 << 30,
+            read_only_root: false,
+            arguments,
+            environment: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
+            working_directory: "/".to_owned(),
+            user: User::default(),
+            hostname: "isobench".to_owned(),
+            domainname: None,
+            user_namespace: None,
+            time_namespace: false,
+            limits: Some(Limits::default()),
+            capabilities: CapabilitySet::docker_default(),
+            no_new_privileges: true,
+            seccomp: true,
+            mask_paths: true,
+            rlimits: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Start-up: how long from the request to the first instruction inside, to the end, and until all is given back.
+//!
+//! The program in the container is the `stamp` workload: its first act is to take the clock, which it writes to its
+//! standard output. With a concurrency above 1, that many threads start containers side by side, each one after the
+//! other.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{Experiment, ExperimentError, Observation, Observations, PhaseObservation, Stop};
+use crate::lab::Lab;
+use crate::network::bridge::BridgeNetwork;
+use crate::record::metric::{self, Metric};
+use crate::runtime::{ExitStatus, Instance, Network, Runtime, StartRequest};
+use crate::scenario::{NetworkMode, StartupCase};
+use crate::sys::clock;
+
+/// One case of the experiment.
+pub struct Startup {
+    case: StartupCase,
+    runtime: Arc<dyn Runtime>,
+    place: Option<Place>,
+}
+
+/// Where the containers of all blocks are started.
+struct Place {
+    /// Dropped last: everything below lives in it.
+    lab: Lab,
+    bridge: Option<Arc<BridgeNetwork>>,
+    /// The container whose network the measured ones share.
+    partner: Option<Box<dyn Instance>>,
+}
+
+/// One start, as it was seen.
+struct Start {
+    requested_ns: u64,
+    ready_ns: u64,
+    reaped_ns: u64,
+    removed_ns: u64,
+    phases: Vec<(&'static str, u64, u64)>,
+}
+
+impl Startup {
+    /// An experiment for a case, with the runtime that the case names.
+    #[must_use]
+    pub fn new(case: StartupCase, runtime: Arc<dyn Runtime>) -> Self {
+        Self { case, runtime, place: None }
+    }
+
+    fn network(&self) -> Result<Network, ExperimentError> {
+        let unprepared = || ExperimentError::Unsupported("measured before it was prepared".to_owned());
+        let place = self.place.as_ref().ok_or_else(unprepared)?;
+        match self.case.network {
+            NetworkMode::None => Ok(Network::None),
+            NetworkMode::Host => Ok(Network::Host(place.lab.host().netns().clone())),
+            NetworkMode::Bridge => {
+                let network = place.bridge.clone().ok_or_else(unprepared)?;
+                Ok(Network::Bridge { network, ports: Vec::new() })
+            }
+            NetworkMode::Container => {
+                let partner = place.partner.as_ref().ok_or_else(unprepared)?;
+                let netns = partner.netns();
+                Ok(Network::Container(netns.map_err(ExperimentError::while_doing("finding the partner's network"))?))
+            }
+        }
+    }
+}
+
+impl Experiment for Startup {
+    fn prepare(&mut self) -> Result<(), ExperimentError> {
+        let lab = Lab::new().map_err(ExperimentError::while_doing("making a lab"))?;
+        let mut place = Place { lab, bridge: None, partner: None };
+        if matches!(self.case.network, NetworkMode::Bridge | NetworkMode::Container) {
+            let bridge = place.lab.bridge().map_err(ExperimentError::while_doing("making a bridge"))?;
+            place.bridge = Some(bridge.clone());
+            if self.case.network == NetworkMode::Container {
+                let request = StartRequest {
+                    workload: vec!["pause".to_owned()],
+                    network: Network::Bridge { network: bridge, ports: Vec::new() },
+                    stdout: None,
+                    requested_ns: clock::now_ns(),
+                };
+                let partner = self.runtime.start(request);
+                place.partner =
+                    Some(partner.map_err(ExperimentError::while_doing("starting the container whose network is shared"))?);
+            }
+        }
+        self.place = Some(place);
+        Ok(())
+    }
+
+    fn measure(&mut self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
+        let network = self.network()?;
+        let begin = clock::now_ns();
+        let starts = start_all(&*self.runtime, &network, self.case.concurrency, self.case.per_block, stop)?;
+        let elapsed_ns = clock::now_ns() - begin;
+        for (iteration, start) in (0..).zip(&starts) {
+            observe(start, iteration, into);
+        }
+        if stop.requested() {
+            return Err(ExperimentError::Interrupted);
+        }
+        let rate = starts.len() as f64 / (elapsed_ns as f64 / 1e9);
+        into.values.push(Observation { metric: metric_named("start_rate"), iteration: 0, value: rate, start_ns: begin });
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), ExperimentError> {
+        let Some(mut place) = self.place.take() else { return Ok(()) };
+        match place.partner.take() {
+            Some(partner) => {
+                partner.remove().map_err(ExperimentError::while_doing("removing the container whose network is shared"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A metric of this experiment; the list has every name that is used here, and a test says so.
+fn metric_named(name: &str) -> &'static Metric {
+    metric::find(name).unwrap_or(&metric::METRICS[0])
+}
+
+fn observe(start: &Start, iteration: u32, into: &mut Observations) {
+    let Start { requested_ns, ready_ns, reaped_ns, removed_ns, phases } = start;
+    let spans = [("ready", *requested_ns, *ready_ns), ("exit", *requested_ns, *reaped_ns), ("teardown", *reaped_ns, *removed_ns)];
+    for (name, begin, end) in spans {
+        let value = (end - begin) as f64;
+        into.values.push(Observation { metric: metric_named(name), iteration, value, start_ns: begin });
+    }
+    for (phase, begin, end) in phases {
+        into.phases.push(PhaseObservation { iteration, phase, start_ns: *begin, duration_ns: end - begin });
+    }
+}
+
+/// Starts `total` containers from `concurrency` threads, each thread one after the other.
+fn start_all(
+    runtime: &dyn Runtime,
+    network: &Network,
+    concurrency: u32,
+    total: u32,
+    stop: Stop<'_>,
+) -> Result<Vec<Start>, ExperimentError> {
+    if concurrency <= 1 {
+        let mut starts = Vec::new();
+        while starts.len() < total as usize && !stop.requested() {
+            starts.push(start_one(runtime, network)?);
+        }
+        return Ok(starts);
+    }
+    let taken = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        let starter = || {
+            let mut starts = Vec::new();
+            while taken.fetch_add(1, Ordering::Relaxed) < total && !stop.requested() {
+                starts.push(start_one(runtime, network)?);
+            }
+            Ok(starts)
+        };
+        let threads: Vec<_> = (0..concurrency).map(|_| scope.spawn(starter)).collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            match thread.join() {
+                Ok(starts) => all.extend(starts?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        all.sort_by_key(|start: &Start| start.requested_ns);
+        Ok(all)
+    })
+}
+
+fn start_one(runtime: &dyn Runtime, network: &Network) -> Result<Start, ExperimentError> {
+    let (mut output, input) = std::io::pipe().map_err(ExperimentError::while_doing("making a pipe"))?;
+    let requested_ns = clock::now_ns();
+    let request = StartRequest {
+        workload: vec!["stamp".to_owned()],
+        network: network.clone(),
+        stdout: Some(input.into()),
+        requested_ns,
+    };
+    let starting = || ExperimentError::while_doing("measuring a start");
+    let mut instance = runtime.start(request).map_err(starting())?;
+    let reaped = instance.wait().map_err(starting())?;
+    let mut phases: Vec<_> =
+        instance.phases().into_iter().map(|phase| (phase.name, phase.start_ns, phase.end_ns)).collect();
+    instance.remove().map_err(ExperimentError::while_doing("removing a container"))?;
+    let removed_ns = clock::now_ns();
+    let mut stamp = [0; 8];
+    output.read_exact(&mut stamp).map_err(ExperimentError::while_doing("reading the workload's stamp"))?;
+    let ready_ns = u64::from_ne_bytes(stamp);
+    if reaped.status != ExitStatus::Code(0) {
+        let unexpected = format!("the stamp workload ended with {:?}", reaped.status);
+        return Err(ExperimentError::while_doing("measuring a start")(unexpected));
+    }
+    complete(&mut phases, ready_ns, reaped.at_ns);
+    Ok(Start { requested_ns, ready_ns, reaped_ns: reaped.at_ns, removed_ns, phases })
+}
+
+/// Extends the runtime's phases, which end when the exec begins, to the end of the whole.
+fn complete(phases: &mut Vec<(&'static str, u64, u64)>, ready_ns: u64, reaped_ns: u64) {
+    match phases.last_mut() {
+        Some((_, _, end)) => *end = ready_ns,
+        None => return,
+    }
+    phases.push(("end", ready_ns, reaped_ns));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_in_the_list() {
+        for name in ["ready", "exit", "teardown", "start_rate"] {
+            assert_eq!(metric_named(name).name, name);
+            assert_eq!(metric_named(name).experiment, "startup");
+        }
+    }
+
+    #[test]
+    fn phases_add_up_to_the_whole() {
+        let start = Start {
+            requested_ns: 100,
+            ready_ns: 900,
+            reaped_ns: 1000,
+            removed_ns: 1100,
+            phases: {
+                let mut phases = vec![("prepare", 100, 200), ("clone", 200, 500), ("exec", 500, 501)];
+                complete(&mut phases, 900, 1000);
+                phases
+            },
+        };
+        let mut seen = Observations::default();
+        observe(&start, 3, &mut seen);
+        let exit = seen.values.iter().find(|value| value.metric.name == "exit").unwrap();
+        let sum: u64 = seen.phases.iter().map(|phase| phase.duration_ns).sum();
+        assert_eq!(sum as f64, exit.value);
+        assert_eq!(seen.phases.last().unwrap().phase, "end");
+    }
+}

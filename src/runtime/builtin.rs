@@ -1,0 +1,83 @@
+//! isobench's own container runtime under test, on the `self` image, with everything a container gets by default.
+
+use std::net::Ipv4Addr;
+
+use super::{Instance, Phase, Reaped, Runtime, RuntimeError, StartRequest, workload_arguments};
+use crate::container::launch::Stdio;
+use crate::container::{Container, ContainerSpec};
+use crate::image::{RootFs, WORKLOAD_PATH, embedded};
+use crate::network::PortMapping;
+use crate::scenario::RuntimeKind;
+use crate::sys::netns::NetNs;
+
+/// The runtime.
+#[derive(Debug)]
+pub struct Builtin {
+    root: RootFs,
+}
+
+impl Builtin {
+    /// Makes the `self` image if it is missing.
+    ///
+    /// # Errors
+    /// When the image cannot be made.
+    pub fn new() -> Result<Self, RuntimeError> {
+        let root = embedded::root_fs().map_err(RuntimeError::while_doing("making the self image"))?;
+        Ok(Self { root })
+    }
+}
+
+impl Runtime for Builtin {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Builtin
+    }
+
+    fn start(&self, request: StartRequest) -> Result<Box<dyn Instance>, RuntimeError> {
+        let program = [WORKLOAD_PATH.to_owned()].into_iter();
+        let arguments = program.chain(workload_arguments(&request.workload)).collect();
+        let spec = ContainerSpec::new(self.root.clone(), arguments);
+        let stdio = Stdio { stdout: request.stdout, ..Stdio::default() };
+        let container = Container::start(&spec, &request.network, stdio, request.requested_ns)
+            .map_err(RuntimeError::while_doing("starting a container"))?;
+        Ok(Box::new(BuiltinInstance(container)))
+    }
+}
+
+/// A container of this runtime.
+#[derive(Debug)]
+struct BuiltinInstance(Container);
+
+impl Instance for BuiltinInstance {
+    fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    fn address(&self) -> Option<Ipv4Addr> {
+        self.0.endpoint().map(|endpoint| endpoint.address)
+    }
+
+    fn ports(&self) -> &[PortMapping] {
+        self.0.endpoint().map_or(&[], |endpoint| &endpoint.ports)
+    }
+
+    fn netns(&self) -> Result<NetNs, RuntimeError> {
+        self.0.netns().map_err(RuntimeError::while_doing("looking for a container's network"))
+    }
+
+    fn phases(&self) -> Vec<Phase> {
+        let spans = self.0.timeline().critical.into_iter();
+        spans.map(|(name, start_ns, end_ns)| Phase { name, start_ns, end_ns }).collect()
+    }
+
+    fn wait(&mut self) -> Result<Reaped, RuntimeError> {
+        self.0.wait().map_err(RuntimeError::while_doing("running a container"))
+    }
+
+    fn kill(&mut self) -> Result<(), RuntimeError> {
+        self.0.signal(libc::SIGKILL).map_err(RuntimeError::while_doing("ending a container"))
+    }
+
+    fn remove(self: Box<Self>) -> Result<(), RuntimeError> {
+        self.0.remove().map(drop).map_err(RuntimeError::while_doing("removing a container"))
+    }
+}

@@ -1,0 +1,320 @@
+//! The interpreter of a plan, run in the child of a clone3.
+//!
+//! It only makes system calls: no allocation, no lock, no panic, so it is safe in a child of a process with threads,
+//! where another thread may have held any lock at the moment of the clone.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong};
+use std::ptr::null;
+
+use super::page::ClockPage;
+use super::plan::{Op, Plan, SLOTS};
+
+/// The errno of a failed step.
+type Outcome = Result<(), c_int>;
+
+/// Descriptors of mounts on their way from the old root to the new one.
+type Slots = [c_int; SLOTS];
+
+/// The most arguments and environment variables, counted together with their end marks; pointers to them are made on
+/// the stack because the child must not allocate.
+pub const MAX_STRINGS: usize = 4096;
+
+/// The most signals that Linux has.
+const SIGNALS: c_int = 64;
+
+/// Runs every step, stamps each on the page, and never returns: the last step executes the program. A step that
+/// fails is left on the page, and the child ends.
+pub(super) fn run(plan: &Plan, page: &ClockPage) -> ! {
+    let mut slots: Slots = [-1; SLOTS];
+    for (index, step) in plan.steps.iter().enumerate() {
+        if let Op::Exec { .. } = step.op {
+            // Stamped before, since after a successful exec there is nobody left to stamp.
+            page.stamp(index);
+        }
+        match perform(&step.op, page, &mut slots) {
+            Ok(()) => page.stamp(index),
+            Err(errno) => {
+                page.fail(index, errno);
+                break;
+            }
+        }
+    }
+    // SAFETY: ends the process without running anything of the parent's.
+    unsafe { libc::_exit(127) }
+}
+
+fn errno() -> c_int {
+    // SAFETY: the location is the thread's own and always valid.
+    unsafe { *libc::__errno_location() }
+}
+
+fn check(returned: c_long) -> Outcome {
+    if returned < 0 { Err(errno()) } else { Ok(()) }
+}
+
+fn pointer(string: Option<&CString>) -> *const c_char {
+    string.map_or(null(), |string| string.as_ptr())
+}
+
+fn perform(op: &Op, page: &ClockPage, slots: &mut Slots) -> Outcome {
+    match op {
+        Op::DieWithParent { parent } => die_with_parent(*parent),
+        Op::ResetSignals => reset_signals(),
+        Op::Await(gate) => page.pass(*gate).then_some(()).ok_or(libc::ECANCELED),
+        Op::Mount { source, target, fstype, flags, data, optional } => {
+            match mount(pointer(source.as_ref()), target, pointer(fstype.as_ref()), *flags, pointer(data.as_ref())) {
+                Err(libc::ENOENT | libc::ENOTDIR) if *optional => Ok(()),
+                outcome => outcome,
+            }
+        }
+        Op::Mask { path, empty } => mask(path, empty),
+        Op::ReadOnly(path) => read_only(path),
+        Op::TakeMount { source, slot } => take_mount(source, *slot, slots),
+        Op::PlaceMount { slot, target } => place_mount(*slot, target, slots),
+        Op::Directory { path, mode } => directory(path, *mode),
+        Op::User { uid, gid, groups, keep_capabilities } => user(*uid, *gid, groups, *keep_capabilities),
+        Op::BoundingSet { keep, last } => bounding_set(*keep, *last),
+        Op::Capabilities { permitted, inheritable } => capabilities(*permitted, *inheritable),
+        Op::LoopbackUp => loopback_up(),
+        Op::Seccomp(filter) => seccomp(filter),
+        Op::Exec { paths, arguments, environment } => exec(paths, arguments, environment),
+        other => simple(other),
+    }
+}
+
+/// The steps that are one system call.
+fn simple(op: &Op) -> Outcome {
+    // SAFETY (for the whole block): every pointer comes from a live CString of the plan; the numbers are plain
+    // values that the kernel checks.
+    unsafe {
+        match op {
+            Op::JoinNamespace { fd, kind } => check(libc::setns(*fd, *kind).into()),
+            Op::Unshare(flags) => check(libc::unshare(*flags).into()),
+            Op::Node { path, mode, device } => check(libc::mknod(path.as_ptr(), *mode, *device).into()),
+            Op::File(path) => {
+                let flags = libc::O_CREAT | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_RDONLY;
+                let fd = libc::open(path.as_ptr(), flags, 0o644);
+                check(fd.into())?;
+                check(libc::close(fd).into())
+            }
+            Op::Symlink { target, path } => check(libc::symlink(target.as_ptr(), path.as_ptr()).into()),
+            Op::Chdir(path) => check(libc::chdir(path.as_ptr()).into()),
+            Op::Pivot(root) => check(libc::syscall(libc::SYS_pivot_root, root.as_ptr(), root.as_ptr())),
+            Op::DetachOldRoot => check(libc::umount2(c".".as_ptr(), libc::MNT_DETACH).into()),
+            Op::Umask(mask) => {
+                libc::umask(*mask);
+                Ok(())
+            }
+            Op::Hostname(name) => check(libc::sethostname(name.as_ptr(), name.as_bytes().len()).into()),
+            Op::Domainname(name) => check(libc::setdomainname(name.as_ptr(), name.as_bytes().len()).into()),
+            Op::NewSession => check(libc::setsid().into()),
+            Op::ControllingTerminal => check(libc::ioctl(0, libc::TIOCSCTTY, 0).into()),
+            Op::Descriptor { from, to } => descriptor(*from, *to),
+            Op::CloseFrom(first) => check(libc::syscall(libc::SYS_close_range, *first, c_int::MAX, 0)),
+            Op::Rlimit { resource, soft, hard } => {
+                let limit = libc::rlimit64 { rlim_cur: *soft, rlim_max: *hard };
+                check(libc::syscall(libc::SYS_prlimit64, 0, *resource, &raw const limit, 0))
+            }
+            Op::NoNewPrivileges => check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into()),
+            // `perform` has the others.
+            _ => Err(libc::ENOSYS),
+        }
+    }
+}
+
+fn die_with_parent(parent: c_int) -> Outcome {
+    let mut poll = libc::pollfd { fd: parent, events: libc::POLLIN, revents: 0 };
+    // SAFETY: plain values and one valid pollfd. The death may have come before the prctl; then no signal would
+    // follow, hence the look at the pidfd afterwards.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())?;
+        check(libc::poll(&raw mut poll, 1, 0).into())?;
+    }
+    if poll.revents != 0 { Err(libc::ECANCELED) } else { Ok(()) }
+}
+
+fn reset_signals() -> Outcome {
+    // The kernel's own sigaction: handler, flags, restorer, mask. Zero is SIG_DFL with nothing set. glibc's wrapper
+    // would refuse the two signals that it keeps for itself, and those must be reset too.
+    let default = [0u64; 4];
+    // SAFETY: `default` is as large as the kernel's struct; SIGKILL and SIGSTOP are refused and need no reset.
+    unsafe {
+        for signal in 1..=SIGNALS {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, 8);
+        }
+        let none = 0u64;
+        check(libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8))
+    }
+}
+
+fn mount(
+    source: *const c_char,
+    target: &CStr,
+    fstype: *const c_char,
+    flags: c_ulong,
+    data: *const c_char,
+) -> Outcome {
+    // SAFETY: every pointer is null or from a live CString.
+    check(unsafe { libc::mount(source, target.as_ptr(), fstype, flags, data.cast()) }.into())
+}
+
+fn mask(path: &CStr, empty: &CStr) -> Outcome {
+    match mount(c"/dev/null".as_ptr(), path, null(), libc::MS_BIND, null()) {
+        Err(libc::ENOENT) => Ok(()),
+        Err(libc::ENOTDIR) => {
+            mount(empty.as_ptr(), path, null(), libc::MS_BIND, null())?;
+            let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            mount(null(), path, null(), libc::MS_BIND | libc::MS_REMOUNT | flags, null())
+        }
+        outcome => outcome,
+    }
+}
+
+/// A bind of the path onto itself can be read-only while the rest of its file system is not.
+fn read_only(path: &CStr) -> Outcome {
+    match mount(path.as_ptr(), path, null(), libc::MS_BIND | libc::MS_REC, null()) {
+        Err(libc::ENOENT) => Ok(()),
+        Err(errno) => Err(errno),
+        Ok(()) => {
+            // In a user namespace the flags that the file system came with are locked, so they are named again.
+            let flags = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY;
+            let kept = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            mount(null(), path, null(), flags | kept, null())
+        }
+    }
+}
+
+fn take_mount(source: &CStr, slot: usize, slots: &mut Slots) -> Outcome {
+    const OPEN_TREE_CLONE: c_int = 1;
+    let slot = slots.get_mut(slot).ok_or(libc::EBADF)?;
+    // SAFETY: the path is a live C string.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), OPEN_TREE_CLONE | libc::O_CLOEXEC)
+    };
+    check(fd)?;
+    *slot = fd as c_int;
+    Ok(())
+}
+
+fn place_mount(slot: usize, target: &CStr, slots: &mut Slots) -> Outcome {
+    const MOVE_MOUNT_F_EMPTY_PATH: c_int = 4;
+    let fd = slots.get(slot).copied().ok_or(libc::EBADF)?;
+    // SAFETY: both paths are live C strings; the descriptor is one that `take_mount` left, or -1, which is refused.
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_move_mount,
+            fd,
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        ))?;
+        check(libc::close(fd).into())
+    }
+}
+
+fn directory(path: &CStr, mode: u32) -> Outcome {
+    // SAFETY: the path is a live C string, `stat` a valid buffer.
+    unsafe {
+        match check(libc::mkdir(path.as_ptr(), mode).into()) {
+            Err(libc::EEXIST) => {
+                let mut stat: libc::stat = std::mem::zeroed();
+                check(libc::lstat(path.as_ptr(), &raw mut stat).into())?;
+                if stat.st_mode & libc::S_IFMT == libc::S_IFDIR { Ok(()) } else { Err(libc::ENOTDIR) }
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+/// dup3 refuses equal descriptors, where only the close-on-exec flag has to go.
+fn descriptor(from: c_int, to: c_int) -> Outcome {
+    // SAFETY: plain numbers.
+    unsafe {
+        if from == to {
+            check(libc::fcntl(to, libc::F_SETFD, 0).into())
+        } else {
+            check(libc::dup3(from, to, 0).into())
+        }
+    }
+}
+
+fn user(uid: u32, gid: u32, groups: &[u32], keep_capabilities: bool) -> Outcome {
+    // Raw system calls: glibc's wrappers would try to change the parent's other threads, which this process has not.
+    // SAFETY: `groups` is a live slice, the rest are plain numbers.
+    unsafe {
+        if keep_capabilities {
+            check(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0).into())?;
+        }
+        check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))
+    }
+}
+
+fn bounding_set(keep: u64, last: u32) -> Outcome {
+    for capability in 0..=last {
+        if keep & (1 << capability) == 0 {
+            // SAFETY: plain numbers.
+            check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, c_ulong::from(capability), 0, 0, 0) }.into())?;
+        }
+    }
+    Ok(())
+}
+
+/// capset(2) by its third version: two 32-bit halves of three sets.
+fn capabilities(permitted: u64, inheritable: u64) -> Outcome {
+    const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+    let header = [LINUX_CAPABILITY_VERSION_3, 0];
+    let half = |shift: u32| [(permitted >> shift) as u32, (permitted >> shift) as u32, (inheritable >> shift) as u32];
+    let sets = [half(0), half(32)];
+    // SAFETY: header and sets are laid out as the kernel's structs and live during the call.
+    unsafe {
+        check(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()))?;
+        check(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0).into())
+    }
+}
+
+fn loopback_up() -> Outcome {
+    // SAFETY: `request` is a valid ifreq for both ioctls, and its name a short C string.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        check(socket.into())?;
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as c_char;
+        request.ifr_name[1] = b'o' as c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+        let outcome = check(libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw const request).into());
+        libc::close(socket);
+        outcome
+    }
+}
+
+fn seccomp(filter: &[seccompiler::sock_filter]) -> Outcome {
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut().cast() };
+    // SAFETY: seccompiler's sock_filter has the kernel's layout; the kernel copies the program and changes nothing.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })
+}
+
+fn exec(paths: &[CString], arguments: &[CString], environment: &[CString]) -> Outcome {
+    let mut pointers = [null::<c_char>(); MAX_STRINGS];
+    if arguments.len() + environment.len() + 2 > MAX_STRINGS {
+        return Err(libc::E2BIG);
+    }
+    let (argv, envp) = pointers.split_at_mut(arguments.len() + 1);
+    for (slot, string) in argv.iter_mut().zip(arguments).chain(envp.iter_mut().zip(environment)) {
+        *slot = string.as_ptr();
+    }
+    let mut outcome = libc::ENOENT;
+    for path in paths {
+        // SAFETY: all strings are live, both arrays end with a null pointer. It returns only on failure.
+        unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+        match errno() {
+            // As a shell searches PATH: go on, but remember a file that was there and could not be executed.
+            libc::ENOENT | libc::ENOTDIR => {}
+            libc::EACCES => outcome = libc::EACCES,
+            other => return Err(other),
+        }
+    }
+    Err(outcome)
+}
