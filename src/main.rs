@@ -10,6 +10,19 @@ fn main() {
     }
     use isobench::runtime::*;
     let n: usize = a[1].parse().unwrap();
+    if let Some(c) = a.get(2) {
+        let c: usize = c.parse().unwrap();
+        let rt = by_kind(if a.len()>3 {isobench::scenario::RuntimeKind::Floor} else {isobench::scenario::RuntimeKind::Builtin}).unwrap();
+        let t = clock::now_ns();
+        let c0 = clock::process_cpu_ns();
+        std::thread::scope(|s| { for _ in 0..c { s.spawn(|| for _ in 0..n { 
+            let mut i = rt.start(StartRequest{ workload: vec!["stamp".into()], network: Network::None, stdout: None, requested_ns: clock::now_ns() }).unwrap();
+            i.wait().unwrap(); i.remove().unwrap(); }); } });
+        let d = (clock::now_ns()-t) as f64/1e9;
+        println!("{:.0}/s  parent cpu {:.0} us each", (n*c) as f64/d, (clock::process_cpu_ns()-c0) as f64/1e3/(n*c) as f64);
+        isobench::container::gc::collect().unwrap();
+        return;
+    }
     let rts = [by_kind(isobench::scenario::RuntimeKind::Floor).unwrap(), by_kind(isobench::scenario::RuntimeKind::Builtin).unwrap()];
     let mut res: Vec<Vec<(u64,u64,u64)>> = vec![vec![];2];
     let mut last = vec![];

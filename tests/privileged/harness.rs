@@ -1,6 +1,6 @@
 //! Named cases over libtest-mimic, so that a missing privilege shows as an ignored test with its reason.
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 
 /// A test function; an error or a panic fails it.
 pub type Body = fn() -> Result<(), Box<dyn std::error::Error>>;
@@ -29,8 +29,8 @@ impl Case {
     }
 }
 
-/// Runs the cases as `cargo test` would, and ends the process with its exit code.
-pub fn run(cases: Vec<Case>) -> ! {
+/// Runs the cases as `cargo test` would.
+pub fn run(cases: Vec<Case>) -> Conclusion {
     let arguments = Arguments::from_args();
     let trials = cases.into_iter().map(|case| {
         let name = match &case.skip {
@@ -41,7 +41,7 @@ pub fn run(cases: Vec<Case>) -> ! {
         Trial::test(name, move || body().map_err(|error| Failed::from(chain(&*error))))
             .with_ignored_flag(case.skip.is_some())
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit()
+    libtest_mimic::run(&arguments, trials.collect())
 }
 
 /// An error with its causes on one line.

@@ -2,9 +2,16 @@
 //!
 //! Without the needed privilege a test is listed as ignored, with the reason in its name; it never counts as passed.
 
+mod container;
+mod escape;
 mod harness;
+mod shell;
 
 fn main() {
-    let tests = Vec::new();
-    harness::run(tests)
+    let mut tests = Vec::new();
+    tests.extend(container::cases());
+    tests.extend(escape::cases());
+    let conclusion = harness::run(tests);
+    shell::remove_root();
+    conclusion.exit()
 }

@@ -1,0 +1,348 @@
+//! What a container is: its namespaces, its root, its rights, its limits, judged by busybox and the kernel's files.
+
+use std::error::Error;
+use std::fs;
+
+use isobench::cgroup::{Controller, Limits, cpu};
+use isobench::container::spec::{Rlimit, UserMapping};
+use isobench::container::{ContainerError, Network};
+use isobench::sys::launch::ExitStatus;
+use isobench::units::Limit;
+
+use crate::harness::Case;
+use crate::shell::{self, run, spec, start};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+pub fn cases() -> Vec<Case> {
+    let cases: [(&'static str, crate::harness::Body); 20] = [
+        ("container::pid_one_sees_only_its_own", pid_one_sees_only_its_own),
+        ("container::parent_sees_the_child_under_another_pid", parent_sees_the_child_under_another_pid),
+        ("container::mounts_are_its_own", mounts_are_its_own),
+        ("container::host_name_is_its_own", host_name_is_its_own),
+        ("container::ipc_is_its_own", ipc_is_its_own),
+        ("container::none_has_only_loopback", none_has_only_loopback),
+        ("container::cgroup_root_is_its_own", cgroup_root_is_its_own),
+        ("container::root_in_a_user_namespace_is_nobody_outside", root_in_a_user_namespace_is_nobody_outside),
+        ("container::rights_are_dockers", rights_are_dockers),
+        ("container::signals_are_reset", signals_are_reset),
+        ("container::rlimits_are_lowered", rlimits_are_lowered),
+        ("container::limits_are_what_the_kernel_keeps", limits_are_what_the_kernel_keeps),
+        ("container::memory_limit_kills_and_is_told", memory_limit_kills_and_is_told),
+        ("container::pids_limit_stops_forks", pids_limit_stops_forks),
+        ("container::standard_devices_work", standard_devices_work),
+        ("container::exit_codes_and_signals_are_told", exit_codes_and_signals_are_told),
+        ("container::missing_and_unusable_programs_are_told_apart", missing_and_unusable_programs_are_told_apart),
+        ("container::a_failed_step_is_named", a_failed_step_is_named),
+        ("container::read_only_root_cannot_be_written", read_only_root_cannot_be_written),
+        ("container::the_writable_layer_is_bounded_and_private", the_writable_layer_is_bounded_and_private),
+    ];
+    cases.map(|(name, body)| Case::new(name, body).needs(shell::present(), shell::NEEDED)).into()
+}
+
+fn pid_one_sees_only_its_own() -> Outcome {
+    let first = run("echo $$; exec ls /proc", &Network::None)?;
+    let processes: Vec<&str> = first.lines().into_iter().filter(|name| name.parse::<u32>().is_ok()).collect();
+    // The shell said 1, and `ls`, which took its place, sees only itself.
+    assert_eq!(processes, ["1", "1"], "{first:?}");
+    Ok(())
+}
+
+fn parent_sees_the_child_under_another_pid() -> Outcome {
+    let mut running = start(&spec("sleep 30 & echo ready; wait")?, &Network::None)?;
+    assert_eq!(running.line()?, "ready");
+    let pid = running.container.pid();
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let pids: Vec<&str> = line(&status, "NSpid:").split_whitespace().collect();
+    assert_eq!(pids, [&pid.to_string(), "1"]);
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let sleeper = children.split_whitespace().next().ok_or("no child")?.to_owned();
+    let status = fs::read_to_string(format!("/proc/{sleeper}/status"))?;
+    assert!(line(&status, "NSpid:").ends_with("\t2"), "{status}");
+    running.container.remove()?;
+    assert!(!fs::exists(format!("/proc/{sleeper}"))?, "a process outlived its PID 1");
+    Ok(())
+}
+
+fn line<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default()
+}
+
+fn mounts_are_its_own() -> Outcome {
+    let before = fs::read_to_string("/proc/self/mountinfo")?;
+    let mut running = start(&spec("cat /proc/self/mounts; echo .; echo > /marker; sleep 30")?, &Network::None)?;
+    let mut mounts = Vec::new();
+    loop {
+        match running.line()? {
+            end if end == "." => break,
+            mount => mounts.push(mount),
+        }
+    }
+    let points: Vec<&str> = mounts.iter().filter_map(|mount| mount.split(' ').nth(1)).collect();
+    assert_eq!(&points[..7], ["/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"], "{mounts:#?}");
+    assert!(points[7..].iter().all(|point| point.starts_with("/proc/") || point.starts_with("/sys/")), "{points:?}");
+    assert!(mounts[0].starts_with("overlay / overlay rw"));
+    assert!(mounts[2].starts_with("sysfs /sys sysfs ro,nosuid,nodev,noexec"));
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo")?, before, "the host's mount table changed");
+    assert!(!fs::exists("/marker")?);
+    running.container.remove()?;
+    Ok(())
+}
+
+fn host_name_is_its_own() -> Outcome {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let mut first = spec("hostname; cat /proc/sys/kernel/domainname")?;
+    first.hostname = "first".to_owned();
+    first.domainname = Some("example".to_owned());
+    assert_eq!(start(&first, &Network::None)?.finish()?.stdout, "first\nexample\n");
+    assert_eq!(run("hostname", &Network::None)?.stdout, "isobench\n");
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname")?, host);
+    Ok(())
+}
+
+fn ipc_is_its_own() -> Outcome {
+    let script = "touch /dev/mqueue/mine /dev/shm/mine; ls /dev/mqueue /dev/shm; sleep 30";
+    let mut first = start(&spec(script)?, &Network::None)?;
+    assert_eq!(first.line()?, "/dev/mqueue:");
+    let second = run("ls -A /dev/mqueue /dev/shm; tail -n +2 /proc/sysvipc/shm", &Network::None)?;
+    assert_eq!(second.lines(), ["/dev/mqueue:", "", "/dev/shm:"], "{second:?}");
+    let own = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/ipc"));
+    assert_ne!(own(first.container.pid())?, own(std::process::id())?);
+    first.container.remove()?;
+    Ok(())
+}
+
+fn none_has_only_loopback() -> Outcome {
+    let seen = run("tail -n +3 /proc/net/dev | cut -d: -f1; tail -n +2 /proc/net/route | wc -l; ping -c1 -W1 127.0.0.1 >/dev/null && echo up", &Network::None)?;
+    assert_eq!(seen.lines().iter().map(|line| line.trim()).collect::<Vec<_>>(), ["lo", "0", "up"], "{seen:?}");
+    let outside = run("ping -c1 -W1 198.18.0.1", &Network::None)?;
+    assert!(outside.stderr.contains("unreachable"), "{outside:?}");
+    Ok(())
+}
+
+fn cgroup_root_is_its_own() -> Outcome {
+    let mut running = start(&spec("cat /proc/self/cgroup; echo .; sleep 30")?, &Network::None)?;
+    let mut inside = Vec::new();
+    while let Some(line) = Some(running.line()?).filter(|line| line != ".") {
+        inside.push(line);
+    }
+    let name = running.container.group().ok_or("no group")?.name().to_owned();
+    let outside = fs::read_to_string(format!("/proc/{}/cgroup", running.container.pid()))?;
+    for controller in Controller::ALL.into_iter().filter(|one| outside.contains(&format!(":{one}:"))) {
+        let mark = format!(":{controller}:");
+        assert!(inside.iter().any(|line| line.ends_with(&format!("{mark}/"))), "{controller}: {inside:?}");
+        let host = outside.lines().find(|line| line.contains(&mark)).ok_or("no line")?;
+        assert!(host.contains("/isobench/") && host.ends_with(&name), "{host}");
+    }
+    assert!(outside.contains("isobench"), "{outside}");
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let systemd = |text: &str| text.lines().find(|line| line.contains("name=systemd")).map(str::to_owned);
+    assert_eq!(systemd(&own), systemd(&outside), "a hierarchy that was not asked for was joined");
+    running.container.remove()?;
+    Ok(())
+}
+
+fn root_in_a_user_namespace_is_nobody_outside() -> Outcome {
+    let mut wanted = spec("id -u; echo x > /dev/null && echo written; touch /dev/shm/f && stat -c %u /dev/shm/f; sleep 30")?;
+    wanted.user_namespace = Some(UserMapping { host_start: 100_000, count: 65536 });
+    let mut running = start(&wanted, &Network::None)?;
+    let seen: Vec<String> = (0..3).map(|_| running.line()).collect::<Result<_, _>>()?;
+    assert_eq!(seen, ["0", "written", "0"]);
+    let status = fs::read_to_string(format!("/proc/{}/status", running.container.pid()))?;
+    assert_eq!(line(&status, "Uid:").trim(), "100000\t100000\t100000\t100000");
+    assert_eq!(line(&status, "Gid:").trim(), "100000\t100000\t100000\t100000");
+    running.container.remove()?;
+    Ok(())
+}
+
+fn rights_are_dockers() -> Outcome {
+    let seen = run("cat /proc/self/status", &Network::None)?.stdout;
+    for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        assert_eq!(line(&seen, set).trim(), "00000000a80425fb", "{set}");
+    }
+    for set in ["CapInh:", "CapAmb:"] {
+        assert_eq!(line(&seen, set).trim(), "0000000000000000", "{set}");
+    }
+    assert_eq!(line(&seen, "NoNewPrivs:").trim(), "1");
+    assert_eq!(line(&seen, "Seccomp:").trim(), "2");
+    let mut user = spec("cat /proc/self/status")?;
+    user.user.uid = 1000;
+    user.user.gid = 1000;
+    user.user.groups = vec![5, 7];
+    let seen = start(&user, &Network::None)?.finish()?.stdout;
+    assert_eq!(line(&seen, "Uid:").trim(), "1000\t1000\t1000\t1000");
+    assert_eq!(line(&seen, "Groups:").trim(), "5 7");
+    assert_eq!(line(&seen, "CapEff:").trim(), "0000000000000000");
+    Ok(())
+}
+
+fn signals_are_reset() -> Outcome {
+    // Rust's runtime ignores SIGPIPE; the container must not inherit that, nor anything else.
+    let seen = run("exec cat /proc/self/status", &Network::None)?.stdout;
+    for mask in ["SigBlk:", "SigIgn:"] {
+        assert_eq!(line(&seen, mask).trim(), "0000000000000000", "{mask}");
+    }
+    Ok(())
+}
+
+fn rlimits_are_lowered() -> Outcome {
+    const RLIMIT_NOFILE: u32 = 7;
+    let mut wanted = spec("ulimit -n; ulimit -Hn")?;
+    wanted.rlimits = vec![Rlimit { resource: RLIMIT_NOFILE, soft: 100, hard: 200 }];
+    assert_eq!(start(&wanted, &Network::None)?.finish()?.lines(), ["100", "200"]);
+    Ok(())
+}
+
+fn limits_are_what_the_kernel_keeps() -> Outcome {
+    let mut wanted = spec("sleep 30")?;
+    wanted.limits = Some(Limits {
+        memory: Some(Limit::Value(64 << 20)),
+        memory_and_swap: Some(Limit::Value(96 << 20)),
+        memory_soft: Some(Limit::Value(32 << 20)),
+        cpu_shares: Some(512),
+        cpu_quota: Some(cpu::Quota {
+            quota: std::time::Duration::from_millis(25),
+            period: std::time::Duration::from_millis(50),
+        }),
+        cpuset_cpus: Some("0".to_owned()),
+        pids: Some(Limit::Value(20)),
+        ..Limits::default()
+    });
+    let running = start(&wanted, &Network::None)?;
+    let group = running.container.group().ok_or("no group")?;
+    let expected = [
+        (Controller::Memory, "memory.limit_in_bytes", "67108864"),
+        (Controller::Memory, "memory.memsw.limit_in_bytes", "100663296"),
+        (Controller::Memory, "memory.soft_limit_in_bytes", "33554432"),
+        (Controller::Cpu, "cpu.shares", "512"),
+        (Controller::Cpu, "cpu.cfs_quota_us", "25000"),
+        (Controller::Cpu, "cpu.cfs_period_us", "50000"),
+        (Controller::Cpuset, "cpuset.cpus", "0"),
+        (Controller::Pids, "pids.max", "20"),
+    ];
+    for (controller, file, value) in expected {
+        let directory = group.directory(controller).ok_or("no directory")?;
+        assert_eq!(fs::read_to_string(directory.join(file))?.trim(), value, "{file}");
+        assert!(running.container.applied().iter().any(|row| row.setting == file), "{file} was not read back");
+    }
+    running.container.remove()?;
+    Ok(())
+}
+
+fn memory_limit_kills_and_is_told() -> Outcome {
+    let mut wanted = spec("head -c 200m /dev/zero | tail")?;
+    wanted.arguments = ["/bin/tail", "/dev/zero"].map(str::to_owned).to_vec();
+    wanted.limits =
+        Some(Limits { memory: Some(Limit::Value(24 << 20)), memory_and_swap: Some(Limit::Value(24 << 20)), ..Limits::default() });
+    let mut running = start(&wanted, &Network::None)?;
+    let reaped = running.container.wait()?;
+    assert_eq!(reaped.status, ExitStatus::Signal(libc::SIGKILL));
+    let usage = running.container.remove()?.usage.and_then(|usage| usage.memory).ok_or("no memory usage")?;
+    assert!(usage.oom_kills >= 1, "{usage:?}");
+    assert!(usage.peak <= 24 << 20, "{usage:?}");
+    Ok(())
+}
+
+fn pids_limit_stops_forks() -> Outcome {
+    let mut wanted = spec("for i in 1 2 3 4 5 6 7 8 9; do sleep 30 & done; wait")?;
+    wanted.limits = Some(Limits { pids: Some(Limit::Value(5)), ..Limits::default() });
+    let outcome = start(&wanted, &Network::None)?.finish()?;
+    assert!(outcome.stderr.contains("can't fork"), "{outcome:?}");
+    Ok(())
+}
+
+fn standard_devices_work() -> Outcome {
+    let seen = run(
+        "for d in null zero full random urandom tty; do stat -c '%n %t:%T %a' /dev/$d; done
+         head -c 4 /dev/zero | od -An -tx1; head -c 8 /dev/urandom | wc -c
+         echo x > /dev/full || echo full; for l in fd stdin ptmx; do readlink /dev/$l; done; test -c /dev/pts/ptmx && echo ptmx",
+        &Network::None,
+    )?;
+    let expected = [
+        "/dev/null 1:3 666",
+        "/dev/zero 1:5 666",
+        "/dev/full 1:7 666",
+        "/dev/random 1:8 666",
+        "/dev/urandom 1:9 666",
+        "/dev/tty 5:0 666",
+        " 00 00 00 00",
+        "8",
+        "full",
+        "/proc/self/fd",
+        "/proc/self/fd/0",
+        "pts/ptmx",
+        "ptmx",
+    ];
+    assert_eq!(seen.lines(), expected, "{seen:?}");
+    Ok(())
+}
+
+fn exit_codes_and_signals_are_told() -> Outcome {
+    assert_eq!(run("exit 7", &Network::None)?.status, ExitStatus::Code(7));
+    let mut running = start(&spec("echo ready; exec sleep 30")?, &Network::None)?;
+    running.line()?;
+    running.container.signal(libc::SIGKILL)?;
+    assert_eq!(running.container.wait()?.status, ExitStatus::Signal(libc::SIGKILL));
+    running.container.remove()?;
+    Ok(())
+}
+
+fn failure(arguments: &[&str]) -> Result<ContainerError, Box<dyn Error>> {
+    let mut wanted = spec("")?;
+    wanted.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let mut running = start(&wanted, &Network::None)?;
+    let error = running.container.wait().err().ok_or("it started")?;
+    running.container.remove()?;
+    Ok(error)
+}
+
+fn missing_and_unusable_programs_are_told_apart() -> Outcome {
+    assert!(matches!(failure(&["nowhere"])?, ContainerError::ProgramNotFound(name) if name == "nowhere"));
+    assert!(matches!(failure(&["/bin/nowhere"])?, ContainerError::ProgramNotFound(_)));
+    let error = failure(&["/etc/passwd"])?;
+    assert!(matches!(&error, ContainerError::ProgramNotExecutable { source, .. } if source.raw_os_error() == Some(libc::EACCES)), "{error:?}");
+    assert!(matches!(failure(&["/etc"])?, ContainerError::ProgramNotExecutable { .. }));
+    Ok(())
+}
+
+fn a_failed_step_is_named() -> Outcome {
+    let mut wanted = spec("true")?;
+    wanted.root.layers = vec!["/nonexistent/layer".into()];
+    let error = match start(&wanted, &Network::None) {
+        Err(error) => *error.downcast::<ContainerError>()?,
+        Ok(mut running) => {
+            let error = running.container.wait().err().ok_or("it started")?;
+            running.container.remove()?;
+            error
+        }
+    };
+    assert_eq!(error.to_string(), "cannot mount overlay on root");
+    assert_eq!(error.source().ok_or("no source")?.to_string(), "No such file or directory (os error 2)");
+    let mut wanted = spec("true")?;
+    wanted.working_directory = "/nowhere".to_owned();
+    let mut running = start(&wanted, &Network::None)?;
+    let error = running.container.wait().err().ok_or("it started")?;
+    running.container.remove()?;
+    assert_eq!(error.to_string(), "cannot change directory to /nowhere");
+    Ok(())
+}
+
+fn read_only_root_cannot_be_written() -> Outcome {
+    let mut wanted = spec("touch /x; touch /dev/shm/x && echo shm")?;
+    wanted.read_only_root = true;
+    let outcome = start(&wanted, &Network::None)?.finish()?;
+    assert!(outcome.stderr.contains("Read-only file system"), "{outcome:?}");
+    assert_eq!(outcome.stdout, "shm\n");
+    Ok(())
+}
+
+fn the_writable_layer_is_bounded_and_private() -> Outcome {
+    let mut wanted = spec("dd if=/dev/zero of=/big bs=1M count=20; ls -la /big | wc -l")?;
+    wanted.writable_bytes = 8 << 20;
+    let outcome = start(&wanted, &Network::None)?.finish()?;
+    assert!(outcome.stderr.contains("No space left on device"), "{outcome:?}");
+    let next = run("test -e /big || echo gone", &Network::None)?;
+    assert_eq!(next.stdout, "gone\n");
+    Ok(())
+}
+
