@@ -12,6 +12,6 @@ fn main() {
     tests.extend(container::cases());
     tests.extend(escape::cases());
     let conclusion = harness::run(tests);
-    shell::remove_root();
+    shell::remove_layer();
     conclusion.exit()
 }

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use isobench::container::launch::Stdio;
 use isobench::container::{Container, ContainerSpec, Network};
@@ -40,33 +40,36 @@ impl Outcome {
     }
 }
 
+/// The layer with the shell, once it is made. Tests run side by side, so making it is guarded.
+static LAYER: Mutex<Option<PathBuf>> = Mutex::new(None);
+
 /// A root with a shell.
 pub fn root() -> Result<RootFs, Box<dyn Error>> {
-    static LAYER: OnceLock<PathBuf> = OnceLock::new();
-    let layer = match LAYER.get() {
+    let mut layer = LAYER.lock().unwrap_or_else(PoisonError::into_inner);
+    let layer = match &*layer {
         Some(layer) => layer.clone(),
-        None => {
-            let layer = tempfile::Builder::new().prefix("isobench-shell-").tempdir()?.keep();
-            std::fs::set_permissions(&layer, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-            std::fs::create_dir(layer.join("bin"))?;
-            std::fs::copy(BUSYBOX, layer.join("bin/busybox"))?;
-            let applets = std::process::Command::new(BUSYBOX).arg("--list").output()?.stdout;
-            for applet in String::from_utf8(applets)?.lines().filter(|name| *name != "busybox") {
-                symlink("busybox", layer.join("bin").join(applet))?;
-            }
-            LAYER.get_or_init(|| layer).clone()
-        }
+        None => layer.insert(make_layer()?).clone(),
     };
     let mut layers = vec![layer];
     layers.extend(embedded::root_fs()?.layers);
     Ok(RootFs { layers })
 }
 
-/// Takes the shell's root away; called once at the end.
-pub fn remove_root() {
-    if let Ok(root) = root()
-        && let Some(layer) = root.layers.first()
-    {
+fn make_layer() -> Result<PathBuf, Box<dyn Error>> {
+    let layer = tempfile::Builder::new().prefix("isobench-shell-").tempdir()?.keep();
+    std::fs::set_permissions(&layer, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    std::fs::create_dir(layer.join("bin"))?;
+    std::fs::copy(BUSYBOX, layer.join("bin/busybox"))?;
+    let applets = std::process::Command::new(BUSYBOX).arg("--list").output()?.stdout;
+    for applet in String::from_utf8(applets)?.lines().filter(|name| *name != "busybox") {
+        symlink("busybox", layer.join("bin").join(applet))?;
+    }
+    Ok(layer)
+}
+
+/// Takes the shell's layer away; called once at the end.
+pub fn remove_layer() {
+    if let Some(layer) = LAYER.lock().unwrap_or_else(PoisonError::into_inner).take() {
         let _ = std::fs::remove_dir_all(layer);
     }
 }
