@@ -115,7 +115,7 @@ pub fn default_filter(capabilities: CapabilitySet) -> Result<Arc<[sock_filter]>,
 }
 
 /// How many denied calls one compiled program holds; the search for the right one comes before it.
-const CALLS_A_PROGRAM: usize = 6;
+const CALLS_A_PROGRAM: usize = 12;
 
 fn compile(capabilities: CapabilitySet) -> Result<BpfProgram, SeccompError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
