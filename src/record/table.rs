@@ -153,3 +153,38 @@ fn shortened(text: &str) -> String {
     let start: String = text.chars().take(40).collect();
     format!("{start}…")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::{Flags, PhaseRow, Sample};
+
+    fn round_trip<R: ReadRow>(rows: &[R], case: &str) -> Vec<R> {
+        let text = String::from_utf8(to_csv(rows).unwrap()).unwrap();
+        from_csv(&text, Path::new("x.csv"), &BTreeSet::from([case])).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_and_any_number_survive(
+            case in any::<String>(), text in any::<String>(), block in any::<u32>(), start_ns in any::<u64>(),
+            value in any::<f64>().prop_filter("a NaN equals nothing", |value| !value.is_nan()), bits in any::<[bool; 5]>(),
+        ) {
+            let [warmup, steal, pressure, preempted, outlier] = bits;
+            let flags = Flags { warmup, steal, pressure, preempted, outlier };
+            let (metric, unit, iteration) = (format!("no known metric {text}"), text.clone(), block / 2);
+            let sample = Sample { case: case.clone(), metric, unit, block, iteration, value, start_ns, flags };
+            prop_assert_eq!(round_trip(std::slice::from_ref(&sample), &case), [sample]);
+            let phase = PhaseRow { case: case.clone(), block, iteration, phase: text, start_ns, duration_ns: start_ns / 3 };
+            prop_assert_eq!(round_trip(&[phase.clone(), phase.clone()], &case), [phase.clone(), phase]);
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_none_survives_as_one() {
+        let sample = crate::record::fixture::sample("a", "rtt", 1, 0, f64::NAN);
+        assert!(round_trip(&[sample], "a")[0].value.is_nan());
+    }
+}

@@ -7,13 +7,13 @@
 //! Cambridge (1997), section 3.8).
 //!
 //! **Medians take the expanded percentile interval.** Not BCa: it estimates its acceleration by the jackknife, which is
-//! not consistent for a median (Efron and Tibshirani, section 10.6: the statistic is not smooth, leaving out one block
+//! not consistent for a median (Efron and Tibshirani, section 11.6: the statistic is not smooth, leaving out one block
 //! moves it to one of two or three values), and its bias correction counts replicates below the estimate, of which a
 //! median of few blocks gives many exact ties. The percentile interval of a median is close to the exact one made of
 //! order statistics (B. Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7 (1979) 1–26,
 //! section 3), but like every plug-in interval it is too narrow for few blocks: the replicates' variance is short of a
 //! factor n/(n − 1), and normal rather than t levels are read. T. C. Hesterberg, "What Teachers Should Know About the
-//! Bootstrap", The American Statistician 69 (2015) 371–386, section 5, corrects both by reading the replicates further
+//! Bootstrap", The American Statistician 69 (2015) 371–386, corrects both by reading the replicates further
 //! out. A test in [`blocks`](super::blocks) holds the coverage against simulated data. BCa is for smooth statistics:
 //! means, ratios of means, variances.
 
@@ -35,7 +35,7 @@ pub struct Interval {
 /// How to resample. The same values give the same intervals, on any machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bootstrap {
-    /// How many times; Efron and Tibshirani (section 14.3) ask for at least 1000 where intervals are wanted.
+    /// How many times; Efron and Tibshirani (section 19.3) ask for at least 1000 where intervals are wanted.
     pub resamples: usize,
     /// The confidence, as in 0.95.
     pub level: f64,
@@ -148,7 +148,7 @@ fn between(sorted: &[f64], low: f64, high: f64) -> Option<Interval> {
 }
 
 /// A seed of its own for each figure of a run: the run's seed and the figure's names, hashed by 64-bit FNV-1a
-/// (G. Fowler, L. C. Noll, K.-P. Vo, RFC 9923). Fixed for ever, so that rendering again gives the same figures.
+/// (of G. Fowler, L. C. Noll and K.-P. Vo). Fixed for ever, so that rendering again gives the same figures.
 #[must_use]
 pub fn derive_seed(seed: u64, names: &[&str]) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -186,7 +186,7 @@ mod tests {
         let bootstrap = Bootstrap { resamples: 20_000, ..Bootstrap::new(1) };
         let mean = bootstrap.replicates(7, |drawn| picked(&MICE, drawn).iter().sum::<f64>() / 7.0);
         let middle = bootstrap.replicates(7, |drawn| median(&picked(&MICE, drawn)).unwrap());
-        // Table 2.1, the column for an infinite number of resamples: 23.36 and 37.83.
+        // Table 2.2, the column for an infinite number of resamples: 23.36 and 37.83.
         assert!((stddev(&mean) - 23.36).abs() < 0.5, "{}", stddev(&mean));
         assert!((stddev(&middle) - 37.83).abs() < 0.7, "{}", stddev(&middle));
     }

@@ -46,7 +46,7 @@ impl Fences {
     #[must_use]
     pub fn from_quartiles(lower: f64, upper: f64) -> Option<Self> {
         let spread = upper - lower;
-        (spread > 0.0).then(|| Self {
+        (spread > 0.0).then_some(Self {
             far_low: lower - 3.0 * spread,
             mild_low: lower - 1.5 * spread,
             mild_high: upper + 1.5 * spread,

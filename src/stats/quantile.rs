@@ -75,7 +75,7 @@ mod tests {
     }
 
     proptest! {
-        /// Hyndman and Fan's property 1 (continuity aside) and 5: order and symmetry.
+        /// Two properties that Hyndman and Fan ask of a definition: it grows with p, and mirrored data mirror it.
         #[test]
         fn quantiles_grow_with_p_and_mirror(mut values in prop::collection::vec(-1e9..1e9f64, 1..60), a in 0.0..=1.0f64, b in 0.0..=1.0f64) {
             sort(&mut values);
@@ -87,7 +87,7 @@ mod tests {
             prop_assert!((here - there).abs() <= 1e-4, "{here} {there}");
         }
 
-        /// Property 2 of the paper: at most half of the values lie strictly on either side of the median.
+        /// At most half of the values lie strictly on either side of the median.
         #[test]
         fn a_median_halves(values in prop::collection::vec(-1e9..1e9f64, 1..60)) {
             let middle = median(&values).unwrap();
