@@ -9,8 +9,17 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub mod directory;
+pub mod fingerprint;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod metric;
+mod outliers;
+mod rows;
 pub mod summary;
+mod table;
+
+pub use outliers::mark_outliers;
 
 /// The version of the run directory's layout; raised when a reader of the old one would misread the new one.
 pub const SCHEMA_VERSION: u32 = 1;
