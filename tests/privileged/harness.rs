@@ -30,8 +30,18 @@ impl Case {
 }
 
 /// Runs the cases as `cargo test` would.
+#[allow(dead_code, reason = "each test binary uses one of the two ways to run")]
 pub fn run(cases: Vec<Case>) -> Conclusion {
-    let arguments = Arguments::from_args();
+    run_with(cases, &Arguments::from_args())
+}
+
+/// Runs the cases one after the other, because each looks at the whole machine.
+#[allow(dead_code, reason = "each test binary uses one of the two ways to run")]
+pub fn run_one_by_one(cases: Vec<Case>) -> Conclusion {
+    run_with(cases, &Arguments { test_threads: Some(1), ..Arguments::from_args() })
+}
+
+fn run_with(cases: Vec<Case>, arguments: &Arguments) -> Conclusion {
     let trials = cases.into_iter().map(|case| {
         let name = match &case.skip {
             Some(reason) => format!("{} [skipped: {reason}]", case.name),
@@ -41,7 +51,7 @@ pub fn run(cases: Vec<Case>) -> Conclusion {
         Trial::test(name, move || body().map_err(|error| Failed::from(chain(&*error))))
             .with_ignored_flag(case.skip.is_some())
     });
-    libtest_mimic::run(&arguments, trials.collect())
+    libtest_mimic::run(arguments, trials.collect())
 }
 
 /// An error with its causes on one line.
