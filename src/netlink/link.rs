@@ -178,7 +178,8 @@ pub fn rename(batch: &mut Batch, link: u32, name: &str) {
 }
 
 /// Asks that the link gets no IPv6 address by itself when it is switched on. Without this the kernel makes a link-local
-/// one, and spends the next seconds on probing for duplicates, joining groups and soliciting routers.
+/// one, and spends the next seconds on probing for duplicates, joining groups and soliciting routers. A kernel without IPv6
+/// refuses, and that is as good.
 pub fn generate_no_ipv6_address(batch: &mut Batch, link: u32) {
     change(batch, "stop address generation on", &header(link, 0, 0), link, |message| {
         message.nest(libc::IFLA_AF_SPEC, |families| {
@@ -187,6 +188,7 @@ pub fn generate_no_ipv6_address(batch: &mut Batch, link: u32) {
             });
         });
     });
+    batch.tolerate(libc::EAFNOSUPPORT);
 }
 
 /// Asks that the link routes 127.0.0.0/8 like any other network, which the sysctl `route_localnet` also does. A port

@@ -24,6 +24,8 @@ pub(super) struct Request {
     pub object: String,
     /// Where its header begins in the batch.
     pub offset: usize,
+    /// An error number that is as good as success.
+    pub tolerated: Option<i32>,
 }
 
 /// Requests that travel to the kernel in one send, in order.
@@ -46,6 +48,13 @@ impl Batch {
         self.requests.is_empty()
     }
 
+    /// Lets the last request be refused with this error number, which then counts as success.
+    pub(super) fn tolerate(&mut self, errno: i32) {
+        if let Some(request) = self.requests.last_mut() {
+            request.tolerated = Some(errno);
+        }
+    }
+
     /// Appends one message: `kind` and `flags` as in `nlmsghdr`, `family` the bytes of its family header. Errors name
     /// the act and the object. The socket fills in the sequence number and asks for the acknowledgement.
     pub fn request(
@@ -56,7 +65,7 @@ impl Batch {
         attributes: impl FnOnce(&mut Attributes<'_>),
     ) {
         let offset = self.bytes.len();
-        self.requests.push(Request { act, object: object.into(), offset });
+        self.requests.push(Request { act, object: object.into(), offset, tolerated: None });
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&(flags | REQUEST).to_ne_bytes());

@@ -157,9 +157,9 @@ impl Transaction {
         socket.run(self.batch)
     }
 
-    /// Makes a table; EEXIST when there is one.
+    /// Makes a table, unless there is one of that name.
     pub fn add_table(&mut self, name: &str) -> &mut Self {
-        self.ask(libc::NFT_MSG_NEWTABLE, CREATE | EXCLUSIVE, ("add table", name), |message| {
+        self.ask(libc::NFT_MSG_NEWTABLE, CREATE, ("add table", name), |message| {
             message.text(TABLE_NAME, name);
         })
     }
@@ -171,9 +171,9 @@ impl Transaction {
         })
     }
 
-    /// Makes a base chain; EEXIST when there is one of that name.
+    /// Makes a base chain, unless there is one like it; EBUSY, EEXIST or EOPNOTSUPP when one of that name is different.
     pub fn add_chain(&mut self, chain: &Chain<'_>) -> &mut Self {
-        self.ask(libc::NFT_MSG_NEWCHAIN, CREATE | EXCLUSIVE, ("add chain", chain.name), |message| {
+        self.ask(libc::NFT_MSG_NEWCHAIN, CREATE, ("add chain", chain.name), |message| {
             message.text(CHAIN_TABLE, chain.table).text(CHAIN_NAME, chain.name);
             message.text(CHAIN_TYPE, if chain.chain_type == ChainType::Nat { "nat" } else { "filter" });
             message.nest(CHAIN_HOOK, |hook| {
@@ -182,12 +182,16 @@ impl Transaction {
         })
     }
 
-    /// Deletes a chain with its rules.
-    pub fn delete_chain(&mut self, table: &str, name: &str) -> &mut Self {
-        // The kernel deletes an empty chain only; a rule deletion without a handle empties it.
+    /// Deletes the rules of a chain.
+    pub fn flush_chain(&mut self, table: &str, name: &str) -> &mut Self {
         self.ask(libc::NFT_MSG_DELRULE, 0, ("delete the rules of chain", name), |message| {
             message.text(RULE_TABLE, table).text(RULE_CHAIN, name);
-        });
+        })
+    }
+
+    /// Deletes a chain with its rules: the kernel by itself deletes an empty one only.
+    pub fn delete_chain(&mut self, table: &str, name: &str) -> &mut Self {
+        self.flush_chain(table, name);
         self.ask(libc::NFT_MSG_DELCHAIN, 0, ("delete chain", name), |message| {
             message.text(CHAIN_TABLE, table).text(CHAIN_NAME, name);
         })
@@ -204,11 +208,11 @@ impl Transaction {
         })
     }
 
-    /// Makes a map; EEXIST when there is one of that name.
+    /// Makes a map, unless there is one like it; EEXIST when one of that name is different.
     pub fn add_map(&mut self, map: &Map<'_>) -> &mut Self {
         self.maps += 1;
         let id = self.maps;
-        self.ask(libc::NFT_MSG_NEWSET, CREATE | EXCLUSIVE, ("add map", map.name), |message| {
+        self.ask(libc::NFT_MSG_NEWSET, CREATE, ("add map", map.name), |message| {
             message.text(SET_TABLE, map.table).text(SET_NAME, map.name).be32(SET_FLAGS, SET_IS_MAP);
             // Each part of a concatenation fills a register of four bytes.
             message.be32(SET_KEY_TYPE, DataType::concatenation(map.key)).be32(SET_KEY_LENGTH, map.key.len() as u32 * 4);
@@ -303,10 +307,10 @@ mod tests {
         expect_test::expect![[r#"
             14000000 10000100 00000000 00000000 0000000a
 
-            24000000 000a0106 00000000 00000000 02000000 0d000100 69736f62 656e6368
+            24000000 000a0104 00000000 00000000 02000000 0d000100 69736f62 656e6368
             00000000
 
-            48000000 030a0106 00000000 00000000 02000000 0d000100 69736f62 656e6368
+            48000000 030a0104 00000000 00000000 02000000 0d000100 69736f62 656e6368
             00000000 08000300 70726500 08000700 6e617400 14000480 08000100 00000000
             08000200 ffffff9c
         "#]]
@@ -325,7 +329,7 @@ mod tests {
         expect_test::expect![[r#"
             14000000 10000100 00000000 00000000 0000000a
 
-            64000000 090a0106 00000000 00000000 02000000 0d000100 69736f62 656e6368
+            64000000 090a0104 00000000 00000000 02000000 0d000100 69736f62 656e6368
             00000000 0e000200 7075626c 69736865 64000000 08000300 00000008 08000400
             0000030d 08000500 00000008 08000600 000001cd 08000700 00000008 08000a00
             00000001

@@ -192,7 +192,7 @@ fn refusal(answer: &Answer<'_>, batch: &Batch, index: usize) -> Option<NetlinkEr
         return Some(NetlinkError::Answer { act: request.act, object: request.object.clone(), problem });
     };
     let code = code as i32;
-    (code < 0).then(|| NetlinkError::Refused {
+    (code < 0 && request.tolerated != Some(-code)).then(|| NetlinkError::Refused {
         act: request.act,
         object: request.object.clone(),
         message: explanation(answer),
