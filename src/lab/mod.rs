@@ -93,7 +93,9 @@ impl Lab {
             socket.run(batch)?;
             set_up_end(socket, HOST_ADDRESS, Some(PEER_ADDRESS))
         })?;
-        set_up_end(&mut Socket::open_in(&peer, Protocol::Route)?, PEER_ADDRESS, None)?;
+        let mut outside = Socket::open_in(&peer, Protocol::Route)?;
+        set_up_end(&mut outside, PEER_ADDRESS, None)?;
+        link::settle(&mut outside, &[UPLINK])?;
         host.netlink(|socket| link::settle(socket, &[UPLINK]))?;
         Ok(Self { host, peer })
     }

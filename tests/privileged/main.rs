@@ -3,8 +3,10 @@
 //! Without the needed privilege a test is listed as ignored, with the reason in its name; it never counts as passed.
 
 mod harness;
+mod network;
 
 fn main() {
-    let tests = Vec::new();
+    let mut tests = Vec::new();
+    tests.extend(network::cases());
     harness::run(tests)
 }
