@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use super::message::{Attributes, Batch, CREATE, DUMP, EXCLUSIVE, attribute, text, u32_at, u64_at};
+use super::message::{Attributes, Batch, CREATE, DUMP, ECHO, EXCLUSIVE, attribute, text, u32_at, u64_at};
 use super::{NetlinkError, Socket};
 
 /// Bytes of a `struct ifinfomsg`.
@@ -79,6 +79,36 @@ impl Link {
     }
 }
 
+/// A link to change, by what is known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkRef<'a> {
+    /// Its number in its namespace.
+    Index(u32),
+    /// Its name.
+    Name(&'a str),
+}
+
+impl From<u32> for LinkRef<'_> {
+    fn from(index: u32) -> Self {
+        Self::Index(index)
+    }
+}
+
+impl<'a> From<&'a str> for LinkRef<'a> {
+    fn from(name: &'a str) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl fmt::Display for LinkRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => write!(f, "link {index}"),
+            Self::Name(name) => write!(f, "link {name}"),
+        }
+    }
+}
+
 /// One end of a veth pair, for [`add_veth`].
 #[derive(Debug, Clone, Copy)]
 pub struct VethEnd<'a> {
@@ -88,15 +118,13 @@ pub struct VethEnd<'a> {
     pub mac: Option<Mac>,
 }
 
-/// What to make of a veth pair's near end while it is made.
+/// What to make of a veth pair while it is made. Both ends are switched off.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct VethOptions {
     /// The largest packet of both ends, in bytes.
     pub mtu: Option<u32>,
     /// The bridge that the near end becomes a port of.
     pub master: Option<u32>,
-    /// Whether the near end is switched on.
-    pub up: bool,
 }
 
 /// Asks for a bridge, switched off, that forwards at once and keeps the given link-layer address whatever its ports are.
@@ -115,9 +143,8 @@ pub fn add_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: Option<u32>) {
 /// Asks for a veth pair: `near` in the socket's namespace, `far` in the one that `far_ns` holds open.
 pub fn add_veth(batch: &mut Batch, near: VethEnd<'_>, far: VethEnd<'_>, far_ns: impl AsFd, options: VethOptions) {
     let far_ns: BorrowedFd<'_> = far_ns.as_fd();
-    let flags = if options.up { UP } else { 0 };
     let object = ("add veth pair", near.name);
-    request(batch, (libc::RTM_NEWLINK, CREATE | EXCLUSIVE), object, &header(0, flags, flags), |message| {
+    request(batch, (libc::RTM_NEWLINK, CREATE | EXCLUSIVE), object, &header(0, 0, 0), |message| {
         veth_end(message, near, options.mtu);
         if let Some(master) = options.master {
             message.u32(libc::IFLA_MASTER, master);
@@ -146,33 +173,33 @@ fn veth_end(message: &mut Attributes<'_>, end: VethEnd<'_>, mtu: Option<u32>) {
     message.u32(libc::IFLA_NUM_TX_QUEUES, 1).u32(libc::IFLA_NUM_RX_QUEUES, 1);
 }
 
-/// Asks to switch the link with this index on.
-pub fn set_up(batch: &mut Batch, link: u32) {
-    change(batch, "switch on", &header(link, UP, UP), link, |_| {});
+/// Asks to switch a link on.
+pub fn set_up<'a>(batch: &mut Batch, link: impl Into<LinkRef<'a>>) {
+    change(batch, "switch on", link.into(), (UP, UP), |_| {});
 }
 
-/// Asks to switch the link with this index off.
-pub fn set_down(batch: &mut Batch, link: u32) {
-    change(batch, "switch off", &header(link, 0, UP), link, |_| {});
+/// Asks to switch a link off.
+pub fn set_down<'a>(batch: &mut Batch, link: impl Into<LinkRef<'a>>) {
+    change(batch, "switch off", link.into(), (0, UP), |_| {});
 }
 
 /// Asks to make the link a port of the bridge `master`, or of none.
-pub fn set_master(batch: &mut Batch, link: u32, master: Option<u32>) {
-    change(batch, "set the master of", &header(link, 0, 0), link, |message| {
+pub fn set_master<'a>(batch: &mut Batch, link: impl Into<LinkRef<'a>>, master: Option<u32>) {
+    change(batch, "set the master of", link.into(), (0, 0), |message| {
         message.u32(libc::IFLA_MASTER, master.unwrap_or(0));
     });
 }
 
 /// Asks to set the largest packet that the link carries, in bytes.
-pub fn set_mtu(batch: &mut Batch, link: u32, mtu: u32) {
-    change(batch, "set the mtu of", &header(link, 0, 0), link, |message| {
+pub fn set_mtu<'a>(batch: &mut Batch, link: impl Into<LinkRef<'a>>, mtu: u32) {
+    change(batch, "set the mtu of", link.into(), (0, 0), |message| {
         message.u32(libc::IFLA_MTU, mtu);
     });
 }
 
-/// Asks to rename a link; the kernel refuses the name of another one.
+/// Asks to rename the link with this index; the kernel refuses the name of another one.
 pub fn rename(batch: &mut Batch, link: u32, name: &str) {
-    change(batch, "rename", &header(link, 0, 0), link, |message| {
+    change(batch, "rename", link.into(), (0, 0), |message| {
         message.text(libc::IFLA_IFNAME, name);
     });
 }
@@ -180,8 +207,8 @@ pub fn rename(batch: &mut Batch, link: u32, name: &str) {
 /// Asks that the link gets no IPv6 address by itself when it is switched on. Without this the kernel makes a link-local
 /// one, and spends the next seconds on probing for duplicates, joining groups and soliciting routers. A kernel without IPv6
 /// refuses, and that is as good.
-pub fn generate_no_ipv6_address(batch: &mut Batch, link: u32) {
-    change(batch, "stop address generation on", &header(link, 0, 0), link, |message| {
+pub fn generate_no_ipv6_address<'a>(batch: &mut Batch, link: impl Into<LinkRef<'a>>) {
+    change(batch, "stop address generation on", link.into(), (0, 0), |message| {
         message.nest(libc::IFLA_AF_SPEC, |families| {
             families.nest(libc::AF_INET6 as u16, |inet6| {
                 inet6.u8(ADDRESS_GENERATION, GENERATE_NONE);
@@ -193,8 +220,8 @@ pub fn generate_no_ipv6_address(batch: &mut Batch, link: u32) {
 
 /// Asks that the link routes 127.0.0.0/8 like any other network, which the sysctl `route_localnet` also does. A port
 /// published on the host's loopback needs it.
-pub fn route_loopback_addresses(batch: &mut Batch, link: u32) {
-    change(batch, "route loopback addresses on", &header(link, 0, 0), link, |message| {
+pub fn route_loopback_addresses<'a>(batch: &mut Batch, link: impl Into<LinkRef<'a>>) {
+    change(batch, "route loopback addresses on", link.into(), (0, 0), |message| {
         message.nest(libc::IFLA_AF_SPEC, |families| {
             families.nest(libc::AF_INET as u16, |inet| {
                 inet.nest(INET_CONF, |conf| {
@@ -210,6 +237,22 @@ pub fn delete(batch: &mut Batch, name: &str) {
     request(batch, (libc::RTM_DELLINK, 0), ("delete link", name), &header(0, 0, 0), |message| {
         message.text(libc::IFLA_IFNAME, name);
     });
+}
+
+/// Deletes a link and returns when it is gone, without waiting until the kernel has freed its memory.
+///
+/// By itself the request returns after an RCU barrier, tens of milliseconds after name, addresses and bridge port are
+/// gone. Asked for an echo, the kernel tells of the deletion before it begins to wait (since Linux 6.2; an older one
+/// answers at the end only). A thread is left to sit the wait out.
+///
+/// # Errors
+/// ENODEV when there is no such link; else when the kernel refuses.
+pub fn delete_and_leave(socket: Socket, name: &str) -> Result<(), NetlinkError> {
+    let mut batch = Batch::new();
+    request(&mut batch, (libc::RTM_DELLINK, ECHO), ("delete link", name), &header(0, 0, 0), |message| {
+        message.text(libc::IFLA_IFNAME, name);
+    });
+    socket.run_until_first_answer(batch)
 }
 
 /// The link with this name in the socket's namespace.
@@ -267,11 +310,20 @@ pub fn list(socket: &mut Socket) -> Result<Vec<Link>, NetlinkError> {
 fn change(
     batch: &mut Batch,
     act: &'static str,
-    header: &[u8; HEADER],
-    link: u32,
+    link: LinkRef<'_>,
+    (flags, mask): (u32, u32),
     attributes: impl FnOnce(&mut Attributes<'_>),
 ) {
-    batch.request((libc::RTM_SETLINK, 0), (act, format!("link {link}")), header, attributes);
+    let (index, name) = match link {
+        LinkRef::Index(index) => (index, None),
+        LinkRef::Name(name) => (0, Some(name)),
+    };
+    batch.request((libc::RTM_SETLINK, 0), (act, link.to_string()), &header(index, flags, mask), |message| {
+        if let Some(name) = name {
+            message.text(libc::IFLA_IFNAME, name);
+        }
+        attributes(message);
+    });
 }
 
 fn request(
@@ -344,19 +396,19 @@ mod tests {
     }
 
     #[test]
-    fn a_veth_pair_is_enslaved_switched_on_and_moved_in_one_message() {
+    fn a_veth_pair_is_enslaved_and_moved_in_one_message() {
         let (reader, _writer) = std::io::pipe().unwrap();
         let mut batch = Batch::new();
         let near = VethEnd { name: "veth0", mac: None };
         let far = VethEnd { name: "eth0", mac: Some(Mac([2, 0x1b, 172, 30, 0, 2])) };
-        add_veth(&mut batch, near, far, &reader, VethOptions { mtu: None, master: Some(3), up: true });
+        add_veth(&mut batch, near, far, &reader, VethOptions { mtu: None, master: Some(3) });
         // The number of the descriptor is the only part that is not the same in every run: a pipe stands for the
         // namespace, and its number is put back to 7.
         let end = batch.bytes.len() - 4;
         assert_eq!(batch.bytes[end..], (reader.as_raw_fd() as u32).to_ne_bytes());
         batch.bytes[end..].copy_from_slice(&7u32.to_ne_bytes());
         expect_test::expect![[r#"
-            9c000000 10000106 00000000 00000000 00000000 00000000 01000000 01000000
+            9c000000 10000106 00000000 00000000 00000000 00000000 00000000 00000000
             0a000300 76657468 30000000 08001f00 01000000 08002000 01000000 08000a00
             03000000 58001280 09000100 76657468 00000000 48000280 44000100 00000000
             00000000 00000000 00000000 09000300 65746830 00000000 0a000100 021bac1e

@@ -11,6 +11,7 @@ const ATTRIBUTE_HEADER: usize = 4;
 pub(super) const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 pub(super) const ACK: u16 = libc::NLM_F_ACK as u16;
 pub(super) const DUMP: u16 = libc::NLM_F_DUMP as u16;
+pub(super) const ECHO: u16 = libc::NLM_F_ECHO as u16;
 pub(super) const CREATE: u16 = libc::NLM_F_CREATE as u16;
 pub(super) const EXCLUSIVE: u16 = libc::NLM_F_EXCL as u16;
 pub(super) const APPEND: u16 = libc::NLM_F_APPEND as u16;

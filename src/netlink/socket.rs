@@ -1,12 +1,14 @@
 //! One netlink socket: sends a batch in one system call and reads every answer to it.
 //!
 //! The kernel works through a request inside the sender's own system call, so every answer is there when `send`
-//! returns. Nothing here waits, and a missing answer is an error instead of a hang.
+//! returns. Reading therefore never waits, and a missing answer is an error instead of a hang.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
 use super::NetlinkError;
@@ -20,6 +22,10 @@ const ERROR_MESSAGE: u16 = 1;
 const BUFFER: usize = 32 * 1024;
 /// Enough for acknowledgements; a socket that only sets things never needs more.
 const SMALL_BUFFER: usize = 8 * 1024;
+/// How often, in ms, a sender in a thread of its own is looked after.
+const SENDER_CHECK: u8 = 50;
+/// The sender makes one system call.
+const SENDER_STACK: usize = 64 * 1024;
 
 /// Which part of the kernel a socket speaks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +122,42 @@ impl Socket {
         }
     }
 
+    /// Sends a batch of one request from a thread of its own and returns with the first answer to it, while the kernel
+    /// may still be busy with the rest. The socket is closed when it has done.
+    pub(super) fn run_until_first_answer(mut self, mut batch: Batch) -> Result<(), NetlinkError> {
+        let first = self.number(&mut batch);
+        let last = self.ask_for_one_acknowledgement(&mut batch);
+        self.buffer.resize(BUFFER, 0);
+        let fd = Arc::new(self.fd);
+        let (sender_fd, bytes) = (Arc::clone(&fd), std::mem::take(&mut batch.bytes));
+        let sender = std::thread::Builder::new().name("netlink".to_owned()).stack_size(SENDER_STACK);
+        let sender = sender
+            .spawn(move || send_all(&sender_fd, &bytes))
+            .map_err(|source| NetlinkError::Socket { act: "start a thread for", source })?;
+        loop {
+            // The wait has an end only for the case that the send itself fails: then no answer will come.
+            let mut wait = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut wait, SENDER_CHECK);
+            match ready.and_then(|_| recv_now(&fd, &mut self.buffer, MsgFlags::MSG_TRUNC)) {
+                Ok(length) => {
+                    let datagram = &self.buffer[..length.min(self.buffer.len())];
+                    if let Some(answer) = answers(datagram).find(|answer| answer.sequence == first) {
+                        let refused = i32::from(answer.kind) == libc::NLMSG_ERROR;
+                        let error = if refused { refusal(&answer, &batch, last) } else { None };
+                        return error.map_or(Ok(()), Err);
+                    }
+                }
+                Err(Errno::EAGAIN) if sender.is_finished() => {
+                    let sent = sender.join().unwrap_or_else(|_| Err(io::Error::other("the sending thread panicked")));
+                    sent.map_err(|source| NetlinkError::Socket { act: "send to", source })?;
+                    return Err(unanswered(&batch, last));
+                }
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(errno) => return Err(NetlinkError::Socket { act: "read from", source: errno.into() }),
+            }
+        }
+    }
+
     /// Gives the messages consecutive sequence numbers and returns the first.
     fn number(&mut self, batch: &mut Batch) -> u32 {
         let first = self.sequence;
@@ -162,7 +204,7 @@ impl Socket {
             match recv_now(&self.fd, &mut self.buffer, MsgFlags::MSG_TRUNC) {
                 Ok(length) if length > self.buffer.len() => return Err(problem("it is longer than any should be")),
                 Ok(length) => return Ok(length),
-                Err(Errno::EAGAIN) => return Err(problem("it did not come")),
+                Err(Errno::EAGAIN) => return Err(unanswered(batch, last)),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(NetlinkError::Socket { act: "read from", source: errno.into() }),
             }
@@ -170,13 +212,18 @@ impl Socket {
     }
 }
 
+fn unanswered(batch: &Batch, index: usize) -> NetlinkError {
+    let request = &batch.requests[index];
+    NetlinkError::Answer { act: request.act, object: request.object.clone(), problem: "it did not come" }
+}
+
 fn recv_now(fd: &OwnedFd, buffer: &mut [u8], flags: MsgFlags) -> nix::Result<usize> {
-    recv(std::os::fd::AsRawFd::as_raw_fd(fd), buffer, flags | MsgFlags::MSG_DONTWAIT)
+    recv(fd.as_raw_fd(), buffer, flags | MsgFlags::MSG_DONTWAIT)
 }
 
 fn send_all(fd: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     loop {
-        match send(std::os::fd::AsRawFd::as_raw_fd(fd), bytes, MsgFlags::empty()) {
+        match send(fd.as_raw_fd(), bytes, MsgFlags::empty()) {
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),

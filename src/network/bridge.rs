@@ -2,7 +2,7 @@
 //! `eth0`; out by masquerade, in by published ports.
 //!
 //! `container` attaches what it starts while the start is running, so [`BridgeNetwork::attach`] asks the kernel for as
-//! little as it can: two messages' worth of links, one batch inside the container, one look that settles the carrier.
+//! little as it can: two sends on the host, one inside the container, one look that settles the carrier.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -240,25 +240,36 @@ impl BridgeNetwork {
         let published = self.host.nat().publish(self.host.netns(), &self.name, endpoint.address, ports)?;
         let undo_ports = |error: NetworkError| error.after_undo(self.host.nat().unpublish(&self.name, &published));
         self.make_link(container, endpoint).map_err(NetworkError::kernel(&self.name)).map_err(undo_ports)?;
-        let set_up = set_up_container(container, endpoint).and_then(|()| {
-            let settled = self.host.netlink(|socket| link::settle(socket, &[&endpoint.host_ifname, &self.name]));
+        let port = endpoint.host_ifname.as_str();
+        let set_up = || {
+            self.set_up_port(port).map_err(NetworkError::kernel(&self.name))?;
+            set_up_container(container, endpoint)?;
+            let settled = self.host.netlink(|socket| link::settle(socket, &[port, &self.name]));
             settled.map_err(NetworkError::kernel(&self.name))
-        });
-        if let Err(error) = set_up {
+        };
+        if let Err(error) = set_up() {
             let mut left = self.host.nat().unpublish(&self.name, &published);
-            left.extend(self.host.delete_link(&self.name, &endpoint.host_ifname).err());
+            left.extend(self.host.delete_link(&self.name, port).err());
             return Err(error.after_undo(left));
         }
         Ok(published)
     }
 
-    /// One message: both ends, the far one in its place as `eth0`, the near one on the bridge and switched on.
+    /// Both ends in one message, the far one in its place as `eth0`, the near one a port of the bridge.
     fn make_link(&self, container: &NetNs, endpoint: &Endpoint) -> Result<(), NetlinkError> {
         let near = VethEnd { name: &endpoint.host_ifname, mac: None };
         let far = VethEnd { name: CONTAINER_LINK, mac: Some(endpoint.mac) };
-        let options = VethOptions { mtu: self.mtu, master: Some(self.index), up: true };
         let mut batch = Batch::new();
-        link::add_veth(&mut batch, near, far, container, options);
+        link::add_veth(&mut batch, near, far, container, VethOptions { mtu: self.mtu, master: Some(self.index) });
+        self.host.netlink(|socket| socket.run(batch))
+    }
+
+    /// Switches the near end on. Before that, no IPv6 address for it: the kernel would have such an address join groups, and
+    /// flood those to every port of the bridge.
+    fn set_up_port(&self, name: &str) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        link::generate_no_ipv6_address(&mut batch, name);
+        link::set_up(&mut batch, name);
         self.host.netlink(|socket| socket.run(batch))
     }
 }
@@ -314,7 +325,7 @@ fn make_bridge(
     })
 }
 
-/// One batch inside the container: no address that IPv6 makes up, link on, address, default route.
+/// One batch inside the container: no address that IPv6 makes up, the address, link on, default route.
 fn set_up_container(container: &NetNs, endpoint: &Endpoint) -> Result<(), NetworkError> {
     let network = || format!("of the container at {}", endpoint.address);
     let kernel = |source| NetworkError::Kernel { network: network(), source };
@@ -327,8 +338,9 @@ fn set_up_container(container: &NetNs, endpoint: &Endpoint) -> Result<(), Networ
     let index = index.map_err(enter("find eth0 in the container's network namespace"))?;
     let mut batch = Batch::new();
     link::generate_no_ipv6_address(&mut batch, index);
-    link::set_up(&mut batch, index);
+    // The link is switched on as late as can be: from then on a worker of the kernel competes for the same lock.
     address::add(&mut batch, index, endpoint.address, endpoint.prefix_len);
+    link::set_up(&mut batch, index);
     route::add_default(&mut batch, index, endpoint.gateway);
     socket.map_err(kernel)?.run(batch).map_err(kernel)
 }

@@ -9,7 +9,7 @@ use super::NetworkError;
 use super::ipam::Subnet;
 use super::nat::Nat;
 use crate::fs::FileError;
-use crate::netlink::{Batch, NetlinkError, Protocol, Socket, address, link, route};
+use crate::netlink::{NetlinkError, Protocol, Socket, address, link, route};
 use crate::sys::netns::NetNs;
 
 /// A network namespace that plays the host: the lab's, or the machine's own.
@@ -119,9 +119,9 @@ impl Host {
 
     /// Deletes a link; one that is gone already is no error, for it goes with the namespace of its other end.
     pub(super) fn delete_link(&self, network: &str, name: &str) -> Result<(), NetworkError> {
-        let mut batch = Batch::new();
-        link::delete(&mut batch, name);
-        match self.netlink(|socket| socket.run(batch)) {
+        // The socket is busy as long as the kernel is, so it is none of those that others wait for.
+        let socket = Socket::open_in(&self.ns, Protocol::Route);
+        match socket.and_then(|socket| link::delete_and_leave(socket, name)) {
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
             result => result.map_err(NetworkError::kernel(network)),
         }

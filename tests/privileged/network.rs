@@ -27,7 +27,8 @@ pub fn cases() -> Vec<Case> {
     let ip = || found("ip");
     let nft = || found("nft");
     vec![
-        Case::new("network::a_lab_is_two_namespaces_and_an_uplink", lab_is_two_namespaces).needs(ip(), "needs iproute2"),
+        Case::new("network::a_lab_is_two_namespaces_and_an_uplink", lab_is_two_namespaces)
+            .needs(ip(), "needs iproute2"),
         Case::new("network::attach_configures_both_ends", attach_configures_both_ends).needs(ip(), "needs iproute2"),
         Case::new("network::the_first_packet_is_not_lost", first_packet_is_not_lost),
         Case::new("network::the_peer_sees_the_hosts_address", peer_sees_the_hosts_address),
@@ -37,7 +38,8 @@ pub fn cases() -> Vec<Case> {
         Case::new("network::a_container_without_network_reaches_nothing", none_reaches_nothing),
         Case::new("network::containers_do_not_reach_the_hosts_loopback", hosts_loopback_is_safe)
             .needs(ip() && nft(), "needs iproute2 and nftables"),
-        Case::new("network::nothing_is_left_after_removal", nothing_is_left).needs(ip() && nft(), "needs iproute2 and nftables"),
+        Case::new("network::nothing_is_left_after_removal", nothing_is_left)
+            .needs(ip() && nft(), "needs iproute2 and nftables"),
         Case::new("network::a_taken_port_names_its_holder", taken_port_names_its_holder),
         Case::new("network::a_failed_attach_leaves_nothing", failed_attach_leaves_nothing)
             .needs(ip() && nft(), "needs iproute2 and nftables"),
@@ -228,9 +230,14 @@ fn lab_is_two_namespaces() -> Result {
     assert_eq!(call(host, lab.peer_address(), port)?, lab.host_address().to_string());
     let after = lab.uplink_counters()?;
     assert!(after.tx_packets > before.tx_packets && after.rx_bytes > before.rx_bytes, "{before:?} {after:?}");
-    let listed = json(host, "ip -j -s link show uplink")?;
-    assert_eq!(listed[0]["stats64"]["tx"]["bytes"], after.tx_bytes);
-    assert_eq!(listed[0]["stats64"]["rx"]["packets"], after.rx_packets);
+    // The last packets of the connection may still be on their way when the first of the two looks.
+    until("iproute2 counts the same", || {
+        let counters = lab.uplink_counters()?;
+        let listed = json(host, "ip -j -s link show uplink")?[0]["stats64"].clone();
+        let (tx, rx) = (&listed["tx"], &listed["rx"]);
+        let bytes = tx["bytes"] == counters.tx_bytes && rx["bytes"] == counters.rx_bytes;
+        Ok(bytes && tx["packets"] == counters.tx_packets && rx["packets"] == counters.rx_packets)
+    })?;
     Ok(())
 }
 
@@ -254,9 +261,7 @@ fn two_labs_are_apart() -> Result {
 
 fn own_namespace_is_untouched() -> Result {
     let own = NetNs::current()?;
-    let look = || -> Result<_> {
-        Ok((names(&json(&own, "ip -j link")?), json(&own, "ip -j route")?, ruleset(&own)?))
-    };
+    let look = || -> Result<_> { Ok((names(&json(&own, "ip -j link")?), json(&own, "ip -j route")?, ruleset(&own)?)) };
     let before = look()?;
     let lab = Lab::new()?;
     let network = lab.bridge()?;
@@ -618,13 +623,25 @@ fn taken_port_names_its_holder() -> Result {
     let container = "the container at 172.30.0.2 on network br0";
     let socket = "a socket of a program on the host";
     for (specs, expected) in [
-        (&["8080:1"][..], format!("host port 0.0.0.0:8080/tcp is taken by {container} (published as 0.0.0.0:8080/tcp)")),
-        (&["127.0.0.1:8080:1"], format!("host port 127.0.0.1:8080/tcp is taken by {container} (published as 0.0.0.0:8080/tcp)")),
-        (&["9090:1/udp"], format!("host port 0.0.0.0:9090/udp is taken by {container} (published as 127.0.0.1:9090/udp)")),
+        (
+            &["8080:1"][..],
+            format!("host port 0.0.0.0:8080/tcp is taken by {container} (published as 0.0.0.0:8080/tcp)"),
+        ),
+        (
+            &["127.0.0.1:8080:1"],
+            format!("host port 127.0.0.1:8080/tcp is taken by {container} (published as 0.0.0.0:8080/tcp)"),
+        ),
+        (
+            &["9090:1/udp"],
+            format!("host port 0.0.0.0:9090/udp is taken by {container} (published as 127.0.0.1:9090/udp)"),
+        ),
         (&["7070:1"], format!("host port 0.0.0.0:7070/tcp is taken by {socket}")),
         (&["7171:1/udp"], format!("host port 0.0.0.0:7171/udp is taken by {socket}")),
         (&["6060:1", "6060:2"], "host port 0.0.0.0:6060/tcp is taken by another port of the same container".to_owned()),
-        (&["6061:1", "8080:2"], format!("host port 0.0.0.0:8080/tcp is taken by {container} (published as 0.0.0.0:8080/tcp)")),
+        (
+            &["6061:1", "8080:2"],
+            format!("host port 0.0.0.0:8080/tcp is taken by {container} (published as 0.0.0.0:8080/tcp)"),
+        ),
     ] {
         assert_eq!(refused(specs)?, expected);
     }
