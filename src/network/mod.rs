@@ -1,8 +1,18 @@
-//! (under construction) Network drivers on a given host namespace.
+//! Network drivers on a given host namespace: a [`host::Host`] is where they work, the lab's or the real one.
+//!
+//! Layer 2. `container` attaches what it starts, `lab` makes hosts to work on. One file a driver; [`ipam`] hands out
+//! addresses, [`nat`] translates them, [`ports`] reads the forms in which ports are published.
 
 pub mod bridge;
+pub mod error;
+pub mod host;
+pub mod ipam;
+pub mod nat;
+pub mod ports;
 
 use std::net::Ipv4Addr;
+
+pub use error::NetworkError;
 
 /// A transport protocol whose ports can be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,8 +35,3 @@ pub struct PortMapping {
     /// The protocol.
     pub protocol: Protocol,
 }
-
-/// (under construction)
-#[derive(Debug, thiserror::Error)]
-#[error("network")]
-pub struct NetworkError;

@@ -5,12 +5,14 @@
 mod container;
 mod escape;
 mod harness;
+mod network;
 mod shell;
 
 fn main() {
     let mut tests = Vec::new();
     tests.extend(container::cases());
     tests.extend(escape::cases());
+    tests.extend(network::cases());
     let conclusion = harness::run(tests);
     shell::remove_layer();
     conclusion.exit()
