@@ -1,0 +1,162 @@
+//! What differs from the baseline: a dot and an interval a case, against a line at 1.
+
+use super::axis::{Axis, Scale};
+use super::frame::{self, Frame, LegendMark, Pen, Plot, TEXT_SIZE, clip, fill, stroke, text_width};
+use super::palette::{Ink, Look};
+use super::{Chart, ChartError, Data, extent, file_name};
+use crate::record::CaseRecord;
+use crate::record::summary::SummaryRow;
+use crate::report::figure::Ratio;
+use crate::report::label::{self, place};
+
+/// More rows than this are split over several charts.
+const ROWS: usize = 26;
+const ROW: f64 = 25.0;
+
+struct Dot {
+    name: String,
+    look: Look,
+    ratio: Ratio,
+}
+
+struct Section {
+    metric: String,
+    lower: bool,
+    dots: Vec<Dot>,
+}
+
+/// One chart an experiment, in sections by metric; split when there are many rows.
+pub(super) fn charts(data: &Data<'_>, experiment: &str) -> Result<Vec<Chart>, ChartError> {
+    let mut sheets: Vec<Vec<Section>> = Vec::new();
+    let mut filled = ROWS;
+    let mut baselines: Vec<String> = Vec::new();
+    for metric in data.metrics(experiment) {
+        let rows: Vec<(&CaseRecord, &SummaryRow, Ratio)> = data
+            .rows(experiment, metric)
+            .into_iter()
+            .filter_map(|(case, row)| Ratio::of(row).map(|ratio| (case, row, ratio)))
+            .collect();
+        let Some((_, first, _)) = rows.first() else { continue };
+        let lower = label::lower_is_better(first);
+        for (_, row, _) in &rows {
+            let name = baseline_name(data, row);
+            if !baselines.contains(&name) {
+                baselines.push(name);
+            }
+        }
+        let names = names(data, &rows);
+        let mut dots: Vec<Dot> = rows
+            .iter()
+            .zip(names)
+            .map(|((case, _, ratio), name)| Dot { name, look: data.looks.get(case), ratio: *ratio })
+            .collect();
+        while !dots.is_empty() {
+            let rest = dots.split_off(dots.len().min(ROWS - 1));
+            if filled + dots.len() + 1 > ROWS {
+                sheets.push(Vec::new());
+                filled = 0;
+            }
+            filled += dots.len() + 1;
+            if let Some(sheet) = sheets.last_mut() {
+                sheet.push(Section { metric: metric.to_owned(), lower, dots });
+            }
+            dots = rest;
+        }
+    }
+    let to = if let [one] = baselines.as_slice() { one.clone() } else { "its baseline".to_owned() };
+    sheets.iter().map(|sections| chart(experiment, &to, sections)).collect()
+}
+
+fn baseline_name(data: &Data<'_>, row: &SummaryRow) -> String {
+    let case = row.ratio_to.as_deref().and_then(|id| data.case(id));
+    case.map_or_else(|| "its baseline".to_owned(), |case| data.looks.get(case).name)
+}
+
+/// Series and facet, without the parts of the facet that all rows share.
+fn names(data: &Data<'_>, rows: &[(&CaseRecord, &SummaryRow, Ratio)]) -> Vec<String> {
+    let facets: Vec<String> = rows.iter().map(|(case, _, _)| place(case).facet).collect();
+    let facets = if facets.iter().any(|facet| *facet != facets[0]) {
+        label::without_common(&facets)
+    } else {
+        vec![String::new(); facets.len()]
+    };
+    let name = |((case, _, _), facet): (&(&CaseRecord, _, _), String)| {
+        format!("{} {facet}", data.looks.get(case).name).trim().to_owned()
+    };
+    rows.iter().zip(facets).map(name).collect()
+}
+
+fn chart(experiment: &str, to: &str, sections: &[Section]) -> Result<Chart, ChartError> {
+    let dots = || sections.iter().flat_map(|section| &section.dots);
+    let ends = |dot: &Dot| {
+        let (low, high) = dot.ratio.ci.unwrap_or((dot.ratio.at, dot.ratio.at));
+        [dot.ratio.at, low, high]
+    };
+    let (low, high) = extent(dots().flat_map(ends).filter(|end| *end > 0.0).chain([1.0])).unwrap_or((1.0, 1.0));
+    let air = (high / low).max(1.05).powf(0.06);
+    let plain = Scale::of(1.0, "count");
+    let x = Axis::logarithmic(low / air, high * air, &plain, 8);
+    let rows: usize = sections.iter().map(|section| section.dots.len() + 1).sum();
+    let widest = dots().map(|dot| text_width(&dot.name, TEXT_SIZE)).fold(60.0, f64::max);
+    let left = (widest + 16.0).min(180.0);
+    let frame = Frame {
+        name: file_name(&[experiment, "ratios"]),
+        title: format!("{}: ratio to {to}, with 95 % intervals", label::experiment(experiment)),
+        description: describe(sections, to),
+        experiment: experiment.to_owned(),
+        legend: Vec::new(),
+        legend_mark: LegendMark::Dot,
+        table: None,
+        note: Some(
+            "An interval that reaches over the line at 1: no difference seen. Hollow dots have no interval.".to_owned(),
+        ),
+        plot_height: rows as f64 * ROW,
+        left,
+        right: 138.0,
+        x_label: format!("ratio to {to} (logarithmic)"),
+        y_label: String::new(),
+    };
+    let ticks = (&|value: f64| plain.number(value) as String, &|_: f64| String::new());
+    frame::draw(&frame, (x, Axis::rows(rows as f64)), (ticks.0, ticks.1), |plot| {
+        plot.line(vec![(1.0, -0.5), (1.0, rows as f64 - 0.5)], stroke(Ink::TEXT, false, 1.5))?;
+        let mut y = 0.0;
+        for section in sections {
+            heading(plot, section, y)?;
+            for dot in &section.dots {
+                y += 1.0;
+                draw_dot(plot, dot, y, left)?;
+            }
+            y += 1.0;
+        }
+        Ok(())
+    })
+}
+
+fn heading(plot: &mut Plot<'_, '_>, section: &Section, y: f64) -> Result<(), ChartError> {
+    let name = label::metric_title(&section.metric);
+    plot.row_label(2.0, y + 0.1, &name, Pen { bold: true, ..Pen::LEFT })?;
+    let direction = if section.lower { "← less is better" } else { "more is better →" };
+    plot.row_label(frame::WIDTH - 132.0, y + 0.1, direction, Pen::NOTE)
+}
+
+fn draw_dot(plot: &mut Plot<'_, '_>, dot: &Dot, y: f64, left: f64) -> Result<(), ChartError> {
+    plot.row_label(left - 8.0, y, &clip(&dot.name, left - 10.0), Pen::RIGHT)?;
+    let mark = match dot.ratio.ci {
+        Some(ends) => {
+            plot.whisker(ends, y, stroke(dot.look.ink, false, 2.0))?;
+            fill(dot.look.ink, 1.0)
+        }
+        None => stroke(dot.look.ink, false, 2.0),
+    };
+    plot.dot((dot.ratio.at, y), 5.0, mark)?;
+    let interval = dot.ratio.ci_text().map_or_else(String::new, |text| format!(" ({text})"));
+    plot.row_label(frame::WIDTH - 132.0, y, &format!("{}{interval}", dot.ratio.text()), Pen::LEFT)
+}
+
+fn describe(sections: &[Section], to: &str) -> String {
+    let of = |section: &Section| {
+        let dots = section.dots.iter().map(|dot| format!("{} {}", dot.name, dot.ratio.text()));
+        format!("{}: {}", label::metric_title(&section.metric), dots.collect::<Vec<_>>().join(", "))
+    };
+    format!("Ratios to {to}. {}.", sections.iter().map(of).collect::<Vec<_>>().join("; "))
+}
