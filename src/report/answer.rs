@@ -102,7 +102,7 @@ impl Teller<'_> {
         if self.metric == "exit" {
             return format!("{} takes {value} from request to exit{interval}", self.container(&row.case));
         }
-        format!("{}: {} {value}{interval}", self.subject(&row.case), label::metric_title(self.metric).to_lowercase())
+        format!("{}: {} {value}{interval}", self.subject(&row.case), label::lowered(&label::metric_title(self.metric)))
     }
 
     /// One case against its baseline.
@@ -228,7 +228,7 @@ fn words(metric: &str) -> (&'static str, String) {
         "connects" => ("makes", "connections a second"),
         "messages" => ("moves", "messages a second"),
         "cpu_per_byte" => ("costs", "CPU time a byte"),
-        other => return ("has", label::metric_title(other).to_lowercase()),
+        other => return ("has", label::lowered(&label::metric_title(other))),
     };
     (verb, noun.to_owned())
 }
@@ -283,21 +283,21 @@ mod tests {
             &run,
             &fixture::summary(&run),
             &expect![[r#"
-            startup
-            - a container on the host's network takes 1.56 ms from request to exit, 1.48× the 1.06 ms of a bare clone and exec (95 % interval 1.47–1.49); its program is running after 1.37 ms
-            - a container without a network takes 1.98 ms from request to exit, 1.89× the 1.06 ms of a bare clone and exec (95 % interval 1.87–1.89); its program is running after 1.79 ms
-            - a bridged container takes 2.58 ms from request to exit, 2.44× the 1.06 ms of a bare clone and exec (95 % interval 2.42–2.45); its program is running after 2.38 ms
-            - a container in another's network takes 1.59 ms from request to exit, 1.52× the 1.06 ms of a bare clone and exec (95 % interval 1.49–1.52); its program is running after 1.39 ms
-            network
-            - bridge egress carries 0.94× the host's throughput (95 % interval 0.93–0.96): 40.9 Gbit/s against 43.3 Gbit/s
-            - bridge ingress carries 0.88× the host's throughput (95 % interval 0.88–0.88): 38.6 Gbit/s against 43.8 Gbit/s
-            - bridge egress takes 1.24× the host's round-trip time (95 % interval 1.24–1.24): 15.2 µs against 12.3 µs
-            - bridge ingress takes 1.24× the host's round-trip time (95 % interval 1.24–1.25): 15.3 µs against 12.3 µs
-            - bridge egress shows no difference from the host's connections a second (1.00×, 95 % interval 0.99–1.01): 14.2k/s against 14.3k/s
-            - bridge ingress makes 0.91× the host's connections a second (95 % interval 0.89–0.91): 13k/s against 14.3k/s
-            - bridge egress costs 1.14× the host's CPU time a byte (95 % interval 1.12–1.15): 0.33 ns/B against 0.291 ns/B
-            - bridge ingress costs 1.18× the host's CPU time a byte (95 % interval 1.18–1.19): 0.346 ns/B against 0.294 ns/B
-        "#]],
+                startup
+                - a container on the host's network takes 1.56 ms from request to exit, 1.48× the 1.06 ms of a bare clone and exec (95 % interval 1.47–1.49); its program is running after 1.37 ms
+                - a container without a network takes 1.98 ms from request to exit, 1.89× the 1.06 ms of a bare clone and exec (95 % interval 1.87–1.89); its program is running after 1.79 ms
+                - a bridged container takes 2.58 ms from request to exit, 2.44× the 1.06 ms of a bare clone and exec (95 % interval 2.42–2.45); its program is running after 2.38 ms
+                - a container in another's network takes 1.59 ms from request to exit, 1.52× the 1.06 ms of a bare clone and exec (95 % interval 1.49–1.52); its program is running after 1.39 ms
+                network
+                - bridge egress carries 0.94× the host's throughput (95 % interval 0.93–0.96): 40.9 Gbit/s against 43.3 Gbit/s
+                - bridge ingress carries 0.880× the host's throughput (95 % interval 0.875–0.884): 38.6 Gbit/s against 43.8 Gbit/s
+                - bridge egress takes 1.238× the host's round-trip time (95 % interval 1.236–1.239): 15.2 µs against 12.3 µs
+                - bridge ingress takes 1.24× the host's round-trip time (95 % interval 1.24–1.25): 15.3 µs against 12.3 µs
+                - bridge egress shows no difference from the host's connections a second (1.00×, 95 % interval 0.99–1.01): 14.2k/s against 14.3k/s
+                - bridge ingress makes 0.91× the host's connections a second (95 % interval 0.89–0.91): 13.0k/s against 14.3k/s
+                - bridge egress costs 1.14× the host's CPU time a byte (95 % interval 1.12–1.15): 0.330 ns/B against 0.291 ns/B
+                - bridge ingress costs 1.18× the host's CPU time a byte (95 % interval 1.18–1.19): 0.346 ns/B against 0.294 ns/B
+            "#]],
         );
     }
 
@@ -310,16 +310,16 @@ mod tests {
             &run,
             &fixture::summary(&run),
             &expect![[r#"
-            startup
-            - a bare clone and exec takes 1.06 ms from request to exit (95 % interval 1.05–1.07 ms)
-            - a container on the host's network takes 1.56 ms from request to exit (95 % interval 1.55–1.57 ms)
-            - a container without a network takes 1.98 ms from request to exit (95 % interval 1.97–2.01 ms)
-            - a bridged container takes 2.58 ms from request to exit (95 % interval 2.56–2.59 ms)
-            - a container in another's network takes 1.59 ms from request to exit (95 % interval 1.59–1.59 ms)
-            network
-            - host: round-trip time 12.3 µs (95 % interval 12.3–12.3 µs)
-            - bridge: round-trip time 15.2 µs (95 % interval 15.2–15.2 µs)
-        "#]],
+                startup
+                - a bare clone and exec takes 1.06 ms from request to exit (95 % interval 1.05–1.07 ms)
+                - a container on the host's network takes 1.56 ms from request to exit (95 % interval 1.55–1.57 ms)
+                - a container without a network takes 1.98 ms from request to exit (95 % interval 1.97–2.01 ms)
+                - a bridged container takes 2.58 ms from request to exit (95 % interval 2.56–2.59 ms)
+                - a container in another's network takes 1.59 ms from request to exit (95 % interval 1.585–1.592 ms)
+                network
+                - host: round-trip time 12.3 µs (95 % interval 12.26–12.32 µs)
+                - bridge: round-trip time 15.2 µs (95 % interval 15.19–15.24 µs)
+            "#]],
         );
     }
 
@@ -354,14 +354,14 @@ mod tests {
             &run,
             &fixture::summary(&run),
             &expect![[r#"
-            startup
-            - a bridged container (1 starting at a time) takes 2.56 ms from request to exit, 2.46× the 1.05 ms of a bare clone and exec (95 % interval 2.43–2.46); its program is running after 2.37 ms
-            - a bridged container by runc (1 starting at a time) takes 2.62 ms from request to exit, 2.48× the 1.05 ms of a bare clone and exec (95 % interval 2.38–2.48); its program is running after 2.42 ms
-            - a bridged container (4 starting at a time) takes 2.6 ms from request to exit, 2.47× the 1.07 ms of a bare clone and exec (95 % interval 2.40–2.47); its program is running after 2.4 ms
-            - a bridged container by runc (4 starting at a time) takes 2.6 ms from request to exit, 2.46× the 1.07 ms of a bare clone and exec (95 % interval 2.41–2.46); its program is running after 2.4 ms
-            - a bridged container (1 starting at a time) reaches 325/s starts
-            - a bridged container by runc (1 starting at a time) reaches 321/s starts
-        "#]],
+                startup
+                - a bridged container (1 starting at a time) takes 2.56 ms from request to exit, 2.46× the 1.05 ms of a bare clone and exec (95 % interval 2.43–2.46); its program is running after 2.37 ms
+                - a bridged container by runc (1 starting at a time) takes 2.62 ms from request to exit, 2.48× the 1.05 ms of a bare clone and exec (95 % interval 2.38–2.48); its program is running after 2.42 ms
+                - a bridged container (4 starting at a time) takes 2.60 ms from request to exit, 2.47× the 1.07 ms of a bare clone and exec (95 % interval 2.40–2.47); its program is running after 2.40 ms
+                - a bridged container by runc (4 starting at a time) takes 2.60 ms from request to exit, 2.46× the 1.07 ms of a bare clone and exec (95 % interval 2.41–2.46); its program is running after 2.40 ms
+                - a bridged container (1 starting at a time) reaches 325/s starts
+                - a bridged container by runc (1 starting at a time) reaches 321/s starts
+            "#]],
         );
     }
 

@@ -18,6 +18,8 @@ use super::waterfall::{self, Waterfall};
 use super::{label, method, verdict};
 
 const STYLE: &str = include_str!("style.css");
+/// More skips than this get a section of their own.
+const SKIPS: usize = 3;
 
 /// Writes the page.
 pub(super) fn render(run: &RunRecord, summary: &[SummaryRow], checks: &[CheckRow], charts: &Charts) -> String {
@@ -77,7 +79,9 @@ fn head(out: &mut String, run: &RunRecord, summary: &[SummaryRow], checks: &[Che
             escape(&verdict::bound(check))
         );
     }
-    if !run.skips.is_empty() {
+    if run.skips.len() > SKIPS {
+        let _ = writeln!(out, "<p>Not measured: {} cases, <a href=\"#skipped\">with reasons</a>.</p>", run.skips.len());
+    } else if !run.skips.is_empty() {
         let skips =
             run.skips.iter().map(|skip| format!("<code>{}</code>: {}", escape(&skip.case), escape(&skip.reason)));
         let _ = writeln!(out, "<p>Not measured: {}.</p>", skips.collect::<Vec<_>>().join("; "));
@@ -98,7 +102,7 @@ fn answer_section(answer: &Answer) -> String {
         }
         out.push_str("<ul>\n");
         for sentence in &part.sentences {
-            let _ = writeln!(out, "<li>{}.</li>", escape(&label::capitalised(sentence)));
+            let _ = writeln!(out, "<li>{}.</li>", emphasised(&label::capitalised(sentence)));
         }
         if part.left_out > 0 {
             let _ = writeln!(out, "<li class=\"less\">{} smaller differences stand in the tables.</li>", part.left_out);
@@ -107,6 +111,43 @@ fn answer_section(answer: &Answer) -> String {
     }
     out.push_str("</section>\n");
     out
+}
+
+/// A sentence with its finding in bold, and with numbers that stay beside their units when lines break.
+fn emphasised(sentence: &str) -> String {
+    let words: Vec<&str> = sentence.split(' ').collect();
+    let plain = sentence.find("no difference").map(|start| (start, "no difference"));
+    let ratio = words.iter().find(|word| word.ends_with('×')).and_then(|word| Some((sentence.find(word)?, *word)));
+    let text = match plain.or(ratio) {
+        Some((start, bold)) => format!(
+            "{}<strong>{}</strong>{}",
+            escape(&sentence[..start]),
+            escape(bold),
+            escape(&sentence[start + bold.len()..])
+        ),
+        None => escape(sentence),
+    };
+    UNITS.iter().fold(text, |text, unit| join_to_numbers(&text, unit))
+}
+
+/// What stands behind a number in sentences.
+const UNITS: &[&str] = &["%", "ns", "µs", "ms", "s", "bit/s", "kbit/s", "Mbit/s", "Gbit/s", "ns/B"];
+
+/// Puts a no-break space between every number and this unit.
+fn join_to_numbers(text: &str, unit: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let separated = format!(" {unit}");
+    while let Some(index) = rest.find(&separated) {
+        let (before, after) = (&rest[..index], &rest[index + separated.len()..]);
+        let number = before.ends_with(|c: char| c.is_ascii_digit());
+        let whole = !after.starts_with(|c: char| c.is_alphanumeric() || c == '/');
+        out.push_str(before);
+        out.push_str(if number && whole { "\u{a0}" } else { " " });
+        out.push_str(unit);
+        rest = after;
+    }
+    out + rest
 }
 
 fn navigation(out: &mut String, run: &RunRecord, checks: &[CheckRow]) {
@@ -140,7 +181,7 @@ fn checks_section(out: &mut String, run: &RunRecord, checks: &[CheckRow]) {
         out.push_str(&write_table(&table, Some(0)));
         out.push_str("</section>\n");
     }
-    if run.skips.is_empty() {
+    if run.skips.len() <= SKIPS {
         return;
     }
     out.push_str("<section aria-labelledby=\"skipped\">\n<h2 id=\"skipped\">Not measured</h2>\n<dl>\n");
@@ -165,7 +206,7 @@ fn experiment_section(
         escape(&label::experiment(experiment))
     );
     figures(out, &charts.front, experiment);
-    if let Some(table) = table::summary(run, summary, experiment) {
+    if let Some(table) = table::summary(summary, experiment) {
         out.push_str(&write_table(&table, None));
     }
     if let Some(table) = table::waterfall(run, &Looks::of(&run.cases), experiment, falls) {
@@ -220,7 +261,7 @@ fn write_table(table: &Table, verdicts: Option<usize>) -> String {
         if !group.heading.is_empty() {
             let _ = writeln!(
                 out,
-                "<tr><th scope=\"rowgroup\" colspan=\"{}\">{} <span>{}</span></th></tr>",
+                "<tr><th scope=\"rowgroup\" colspan=\"{}\"><div>{} <span>{}</span></div></th></tr>",
                 table.columns.len(),
                 escape(&group.heading),
                 escape(&group.meaning)
@@ -257,13 +298,26 @@ fn host_section(out: &mut String, run: &RunRecord) {
             (Some(_), Ok(bytes)) => human(bytes, "bytes"),
             _ => fact.clone(),
         };
-        let name = label::capitalised(&name.strip_suffix("_bytes").unwrap_or(name).replace('_', " "));
+        let words: Vec<&str> = name.strip_suffix("_bytes").unwrap_or(name).split('_').map(abbreviation).collect();
+        let name = label::capitalised(&words.join(" "));
         let _ = writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(&name), escape(&shown));
     }
     if run.fingerprint.facts.is_empty() {
         out.push_str("<dt>Unknown</dt><dd>The run holds no facts about its host.</dd>\n");
     }
     out.push_str("</dl>\n</section>\n");
+}
+
+/// Abbreviations in capitals.
+fn abbreviation(word: &str) -> &str {
+    match word {
+        "cpu" => "CPU",
+        "cpus" => "CPUs",
+        "os" => "OS",
+        "smt" => "SMT",
+        "numa" => "NUMA",
+        word => word,
+    }
 }
 
 fn method_section(out: &mut String, run: &RunRecord, summary: &[SummaryRow]) {
@@ -301,4 +355,48 @@ fn footer(out: &mut String, run: &RunRecord) {
          <code>summary.csv</code>, <code>phases.csv</code>.</footer>",
         escape(&run.meta.isobench_version)
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_bold_and_units_stay_with_numbers() {
+        assert_eq!(
+            emphasised("bridge <x> carries 0.94× the host's (95 % interval 0.91–0.96): 2 ms more, 3 msgs"),
+            "bridge &lt;x&gt; carries <strong>0.94×</strong> the host&#39;s (95\u{a0}% interval 0.91–0.96): 2\u{a0}ms more, 3 msgs"
+        );
+        assert_eq!(emphasised("no difference (1.00×)"), "<strong>no difference</strong> (1.00×)");
+    }
+
+    #[test]
+    fn a_table_is_written_with_its_heads() {
+        let column = |name: &str, figures| table::Column { name: name.to_owned(), figures };
+        let group = |heading: &str, cells: &[&str]| table::Group {
+            heading: heading.to_owned(),
+            meaning: "what it is".to_owned(),
+            rows: vec![cells.iter().map(|cell| (*cell).to_owned()).collect()],
+        };
+        let table = Table {
+            caption: "A & B".to_owned(),
+            columns: vec![column("verdict", false), column("check", false), column("bound", true)],
+            groups: vec![group("Time", &["pass", "x<y", "1 ms"]), group("", &["fail", "z", "2 ms"])],
+        };
+        expect_test::expect![[r#"
+            <div class="scroll" role="region" aria-label="A &amp; B" tabindex="0">
+            <table>
+            <caption>A &amp; B</caption>
+            <thead><tr><th scope="col">verdict</th><th scope="col">check</th><th scope="col" class="n">bound</th></tr></thead>
+            <tbody>
+            <tr><th scope="rowgroup" colspan="3"><div>Time <span>what it is</span></div></th></tr>
+            <tr><td><span class="badge pass">pass</span></td><th scope="row">x&lt;y</th><td class="n">1 ms</td></tr>
+            </tbody>
+            <tbody class="sum">
+            <tr><td><span class="badge fail">fail</span></td><th scope="row">z</th><td class="n">2 ms</td></tr>
+            </tbody>
+            </table>
+            </div>
+        "#]].assert_eq(&write_table(&table, Some(0)));
+    }
 }

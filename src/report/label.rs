@@ -87,6 +87,15 @@ pub(super) fn capitalised(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
+/// Lower case for the first letter, where it does not begin an abbreviation.
+pub(super) fn lowered(text: &str) -> String {
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(chars).collect(),
+        _ => text.to_owned(),
+    }
+}
+
 /// The metrics that occur in the rows, in the order of the metric list; unknown ones last, as they appear.
 pub(super) fn metrics<'a>(rows: impl IntoIterator<Item = &'a SummaryRow>) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
@@ -134,6 +143,15 @@ mod tests {
         assert_eq!(without_common(&names(&["egress", "egress"])), ["egress", "egress"]);
         assert_eq!(without_common(&names(&["a b", "a"])), ["a b", "a"]);
         assert_eq!(without_common(&[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn abbreviations_stay_large() {
+        assert_eq!(
+            (lowered("CPU time"), lowered("Time to exit"), lowered("")),
+            ("CPU time".into(), "time to exit".into(), "".into())
+        );
+        assert_eq!(capitalised("élan"), "Élan");
     }
 
     #[test]

@@ -156,8 +156,8 @@ mod tests {
             - A bridged container takes 2.58 ms from request to exit, 2.44× the 1.06 ms of a bare clone and exec (95 % interval 2.42–2.45); its program is running after 2.38 ms.
             - A container in another's network takes 1.59 ms from request to exit, 1.52× the 1.06 ms of a bare clone and exec (95 % interval 1.49–1.52); its program is running after 1.39 ms.
             - Bridge egress carries 0.94× the host's throughput (95 % interval 0.93–0.96): 40.9 Gbit/s against 43.3 Gbit/s.
-            - Bridge ingress carries 0.88× the host's throughput (95 % interval 0.88–0.88): 38.6 Gbit/s against 43.8 Gbit/s.
-            - Bridge egress costs 1.14× the host's CPU time a byte (95 % interval 1.12–1.15): 0.33 ns/B against 0.291 ns/B.
+            - Bridge ingress carries 0.880× the host's throughput (95 % interval 0.875–0.884): 38.6 Gbit/s against 43.8 Gbit/s.
+            - Bridge egress costs 1.14× the host's CPU time a byte (95 % interval 1.12–1.15): 0.330 ns/B against 0.291 ns/B.
             - Bridge ingress costs 1.18× the host's CPU time a byte (95 % interval 1.18–1.19): 0.346 ns/B against 0.294 ns/B.
 
             **2 of 5 checks pass, 1 fails, 1 cannot be told from this data, 1 was skipped.**
@@ -177,20 +177,20 @@ mod tests {
             | ready | startup/floor/none/c1 | 876 µs | 866–881 µs | – | – |
             | ready | startup/builtin/host/c1 | 1.37 ms | 1.36–1.37 ms | 1.58× | 1.56–1.58 |
             | ready | startup/builtin/none/c1 | 1.79 ms | 1.78–1.82 ms | 2.07× | 2.05–2.07 |
-            | ready | startup/builtin/bridge/c1 | 2.38 ms | 2.37–2.4 ms | 2.74× | 2.70–2.74 |
-            | ready | startup/builtin/container/c1 | 1.39 ms | 1.39–1.4 ms | 1.61× | 1.58–1.62 |
+            | ready | startup/builtin/bridge/c1 | 2.38 ms | 2.37–2.40 ms | 2.74× | 2.70–2.74 |
+            | ready | startup/builtin/container/c1 | 1.39 ms | 1.39–1.40 ms | 1.61× | 1.58–1.62 |
             | exit | startup/floor/none/c1 | 1.06 ms | 1.05–1.07 ms | – | – |
             | exit | startup/builtin/host/c1 | 1.56 ms | 1.55–1.57 ms | 1.48× | 1.47–1.49 |
             | exit | startup/builtin/none/c1 | 1.98 ms | 1.97–2.01 ms | 1.89× | 1.87–1.89 |
             | exit | startup/builtin/bridge/c1 | 2.58 ms | 2.56–2.59 ms | 2.44× | 2.42–2.45 |
-            | exit | startup/builtin/container/c1 | 1.59 ms | 1.59–1.59 ms | 1.52× | 1.49–1.52 |
+            | exit | startup/builtin/container/c1 | 1.59 ms | 1.585–1.592 ms | 1.52× | 1.49–1.52 |
             | throughput | network/builtin/host/egress/tcp\_stream | 43.3 Gbit/s | 43.1–43.5 Gbit/s | – | – |
             | throughput | network/builtin/host/ingress/tcp\_stream | 43.8 Gbit/s | 43.4–44.2 Gbit/s | – | – |
             | throughput | network/builtin/bridge/egress/tcp\_stream | 40.9 Gbit/s | 40.7–41.1 Gbit/s | 0.94× | 0.93–0.96 |
-            | throughput | network/builtin/bridge/ingress/tcp\_stream | 38.6 Gbit/s | 38.2–38.7 Gbit/s | 0.88× | 0.88–0.88 |
+            | throughput | network/builtin/bridge/ingress/tcp\_stream | 38.6 Gbit/s | 38.2–38.7 Gbit/s | 0.880× | 0.875–0.884 |
             | cpu\_per\_byte | network/builtin/host/egress/tcp\_stream | 0.291 ns/B | 0.286–0.292 ns/B | – | – |
             | cpu\_per\_byte | network/builtin/host/ingress/tcp\_stream | 0.294 ns/B | 0.291–0.296 ns/B | – | – |
-            | cpu\_per\_byte | network/builtin/bridge/egress/tcp\_stream | 0.33 ns/B | 0.328–0.332 ns/B | 1.14× | 1.12–1.15 |
+            | cpu\_per\_byte | network/builtin/bridge/egress/tcp\_stream | 0.330 ns/B | 0.328–0.332 ns/B | 1.14× | 1.12–1.15 |
             | cpu\_per\_byte | network/builtin/bridge/ingress/tcp\_stream | 0.346 ns/B | 0.343–0.348 ns/B | 1.18× | 1.18–1.19 |
 
             350 of the 2100 measured samples (16.7 %) were disturbed (time stolen by the hypervisor 175, CPU pressure from outside 350).

@@ -6,7 +6,7 @@ use crate::record::{CheckRow, EnforcementRow, RunRecord};
 use super::chart::palette::Looks;
 use super::figure::{self, Ratio};
 use super::waterfall::Waterfall;
-use super::{label, verdict};
+use super::{label, verdict, waterfall as falls};
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,22 @@ pub(super) struct Table {
     pub columns: Vec<Column>,
     /// Groups of rows.
     pub groups: Vec<Group>,
+}
+
+impl Table {
+    /// Drops the columns that hold no value in any row.
+    fn without_empty_columns(mut self) -> Self {
+        let rows = || self.groups.iter().flat_map(|group| &group.rows);
+        let holds = |index: usize| rows().any(|row| !row[index].is_empty() && row[index] != figure::ABSENT);
+        let kept: Vec<bool> = (0..self.columns.len()).map(holds).collect();
+        let mut keep = kept.iter();
+        self.columns.retain(|_| keep.next().copied().unwrap_or(true));
+        for row in self.groups.iter_mut().flat_map(|group| &mut group.rows) {
+            let mut keep = kept.iter();
+            row.retain(|_| keep.next().copied().unwrap_or(true));
+        }
+        self
+    }
 }
 
 /// A column's head.
@@ -45,13 +61,13 @@ fn columns(text: &[&str], figures: &[&str]) -> Vec<Column> {
 }
 
 /// An experiment's summary: a group a metric, a row a case.
-pub(super) fn summary(run: &RunRecord, rows: &[SummaryRow], experiment: &str) -> Option<Table> {
+pub(super) fn summary(rows: &[SummaryRow], experiment: &str) -> Option<Table> {
     let rows: Vec<&SummaryRow> = rows.iter().filter(|row| row.experiment == experiment).collect();
     let groups: Vec<Group> = label::metrics(rows.iter().copied())
         .into_iter()
         .map(|metric| {
             let rows: Vec<&SummaryRow> = rows.iter().copied().filter(|row| row.metric == metric).collect();
-            metric_group(run, metric, &rows)
+            metric_group(metric, &rows)
         })
         .collect();
     if groups.is_empty() {
@@ -61,17 +77,21 @@ pub(super) fn summary(run: &RunRecord, rows: &[SummaryRow], experiment: &str) ->
     columns.push(Column { name: "ratio to".to_owned(), figures: false });
     columns.push(Column { name: "values".to_owned(), figures: true });
     columns.push(Column { name: "notes".to_owned(), figures: false });
-    Some(Table { caption: format!("{}: every case and metric", label::experiment(experiment)), columns, groups })
+    let caption = format!("{}: every case and metric", label::experiment(experiment));
+    Some(Table { caption, columns, groups }.without_empty_columns())
 }
 
-fn metric_group(run: &RunRecord, metric: &str, rows: &[&SummaryRow]) -> Group {
+fn metric_group(metric: &str, rows: &[&SummaryRow]) -> Group {
     let ids: Vec<&str> = rows.iter().map(|row| row.case.as_str()).collect();
     let names = label::short_ids(&ids);
-    let cells = |(row, name): (&&SummaryRow, String)| {
+    // A baseline has the name that its own row has.
+    let baseline =
+        |to: &str| ids.iter().position(|id| *id == to).map_or_else(|| to.to_owned(), |index| names[index].clone());
+    let cells = |(row, name): (&&SummaryRow, &String)| {
         let value = |value: Option<f64>| figure::value(value, &row.unit);
         let ratio = Ratio::of(row);
         vec![
-            name,
+            name.clone(),
             value(Some(row.p50)),
             figure::interval(row.ci95_low, row.ci95_high, &row.unit),
             value(Some(row.p90)),
@@ -79,9 +99,7 @@ fn metric_group(run: &RunRecord, metric: &str, rows: &[&SummaryRow]) -> Group {
             value(row.p999),
             ratio.map_or_else(|| figure::ABSENT.to_owned(), Ratio::text),
             ratio.and_then(Ratio::ci_text).unwrap_or_else(|| figure::ABSENT.to_owned()),
-            ratio
-                .and(row.ratio_to.as_deref())
-                .map_or_else(|| figure::ABSENT.to_owned(), |to| baseline(run, &row.case, to)),
+            ratio.and(row.ratio_to.as_deref()).map_or_else(|| figure::ABSENT.to_owned(), baseline),
             row.n.to_string(),
             notes(&row.flags),
         ]
@@ -89,17 +107,8 @@ fn metric_group(run: &RunRecord, metric: &str, rows: &[&SummaryRow]) -> Group {
     Group {
         heading: label::metric_title(metric),
         meaning: label::meaning(metric).unwrap_or("").to_owned(),
-        rows: rows.iter().zip(names).map(cells).collect(),
+        rows: rows.iter().zip(&names).map(cells).collect(),
     }
-}
-
-/// The baseline by what tells it apart from the case: `host`, `floor none`.
-fn baseline(run: &RunRecord, case: &str, to: &str) -> String {
-    let known = run.cases.iter().any(|other| other.id == to);
-    if !known {
-        return to.to_owned();
-    }
-    label::short_ids(&[to, case]).swap_remove(0)
 }
 
 /// `disturbed=7%|outliers=3` as `disturbed 7 %, outliers 3`.
@@ -119,7 +128,7 @@ pub(super) fn checks(checks: &[CheckRow]) -> Option<Table> {
         ]
     };
     (!checks.is_empty()).then(|| Table {
-        caption: "Checks".to_owned(),
+        caption: "What was asked for, and what was measured".to_owned(),
         columns: columns(&["verdict", "check", "case"], &["measured", "bound"]),
         groups: vec![Group { heading: String::new(), meaning: String::new(), rows: checks.iter().map(row).collect() }],
     })
@@ -140,24 +149,19 @@ pub(super) fn waterfall(run: &RunRecord, looks: &Looks, experiment: &str, falls:
     if falls.is_empty() {
         return None;
     }
-    let mut phases: Vec<&str> = Vec::new();
-    for (name, _) in falls.iter().flat_map(|(_, fall)| &fall.medians) {
-        if !phases.contains(&name.as_str()) {
-            phases.push(name);
-        }
-    }
+    let phases = falls::in_order(falls.iter().map(|(_, fall)| &fall.median));
     let names: Vec<String> = falls.iter().map(|(name, _)| name.clone()).collect();
     let names = label::without_common(&names);
     let cell = |phase: &str, fall: &Waterfall| {
         let median = fall.medians.iter().find(|(name, _)| name == phase).map(|(_, ns)| *ns);
         match median {
-            Some(ns) if fall.whole > 0.0 => format!("{} · {:.0} %", figure::value(ns, "ns"), ns / fall.whole * 100.0),
+            Some(ns) if fall.whole > 0.0 => format!("{} · {}", figure::value(ns, "ns"), whole_percent(ns / fall.whole)),
             Some(ns) => figure::value(ns, "ns"),
             None => figure::ABSENT.to_owned(),
         }
     };
-    let row = |phase: &&str| {
-        std::iter::once((*phase).to_owned()).chain(falls.iter().map(|(_, fall)| cell(phase, fall))).collect()
+    let row = |phase: &String| {
+        std::iter::once(phase.clone()).chain(falls.iter().map(|(_, fall)| cell(phase, fall))).collect()
     };
     let whole =
         std::iter::once("whole".to_owned()).chain(falls.iter().map(|(_, fall)| figure::value(fall.whole, "ns")));
@@ -170,6 +174,11 @@ pub(super) fn waterfall(run: &RunRecord, looks: &Looks, experiment: &str, falls:
             Group { heading: String::new(), meaning: String::new(), rows: vec![whole.collect()] },
         ],
     })
+}
+
+/// A share in whole percent; what is there but rounds to nothing says so.
+fn whole_percent(share: f64) -> String {
+    if share > 0.0 && share < 0.005 { "<1 %".to_owned() } else { format!("{:.0} %", share * 100.0) }
 }
 
 /// What was asked of each controller, and what came.
@@ -211,8 +220,8 @@ mod tests {
         let rows = fixture::summary(&run);
         let looks = Looks::of(&run.cases);
         let tables = [
-            summary(&run, &rows, "startup"),
-            summary(&run, &rows, "network"),
+            summary(&rows, "startup"),
+            summary(&rows, "network"),
             checks(&fixture::checks()),
             waterfall(&run, &looks, "startup", &of_run(&run)),
         ];
@@ -221,18 +230,18 @@ mod tests {
                 assert_eq!(row.len(), table.columns.len(), "{}: {row:?}", table.caption);
             }
         }
-        assert_eq!(summary(&run, &rows, "none such"), None);
+        assert_eq!(summary(&rows, "none such"), None);
     }
 
     #[test]
     fn a_row_reads_well() {
         let run = fixture::run();
-        let table = summary(&run, &fixture::summary(&run), "network").unwrap();
+        let table = summary(&fixture::summary(&run), "network").unwrap();
         expect_test::expect![[r#"
-            host egress | 43.3 Gbit/s | 43.1–43.5 Gbit/s | 44.4 Gbit/s | – | – | – | – | – | 12 | disturbed 16 %
-            host ingress | 43.8 Gbit/s | 43.4–44.2 Gbit/s | 44.5 Gbit/s | – | – | – | – | – | 12 | disturbed 16 %
-            bridge egress | 40.9 Gbit/s | 40.7–41.1 Gbit/s | 41.5 Gbit/s | – | – | 0.94× | 0.93–0.96 | host | 12 | disturbed 16 %
-            bridge ingress | 38.6 Gbit/s | 38.2–38.7 Gbit/s | 38.8 Gbit/s | – | – | 0.88× | 0.88–0.88 | host | 12 | disturbed 16 %
+            host egress | 43.3 Gbit/s | 43.1–43.5 Gbit/s | 44.4 Gbit/s | – | – | – | 12 | disturbed 16 %
+            host ingress | 43.8 Gbit/s | 43.4–44.2 Gbit/s | 44.5 Gbit/s | – | – | – | 12 | disturbed 16 %
+            bridge egress | 40.9 Gbit/s | 40.7–41.1 Gbit/s | 41.5 Gbit/s | 0.94× | 0.93–0.96 | host egress | 12 | disturbed 16 %
+            bridge ingress | 38.6 Gbit/s | 38.2–38.7 Gbit/s | 38.8 Gbit/s | 0.880× | 0.875–0.884 | host ingress | 12 | disturbed 16 %
         "#]].assert_eq(&table.groups[0].rows.iter().map(|row| row.join(" | ") + "\n").collect::<String>());
     }
 

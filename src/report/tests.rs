@@ -98,8 +98,8 @@ fn the_main_job_renders() {
     expect_test::expect![[r#"
         startup-exit.svg
         startup-ready.svg
-        startup-waterfall.svg
         startup-start-rate.svg
+        startup-waterfall.svg
         startup-ratios.svg
         network-throughput.svg
         network-rtt.svg
@@ -189,21 +189,21 @@ fn the_head_answers_first() {
         <section class="answer" aria-label="Answer">
         <h3>Start-up</h3>
         <ul>
-        <li>A container on the host&#39;s network takes 1.56 ms from request to exit, 1.48× the 1.06 ms of a bare clone and exec (95 % interval 1.47–1.49); its program is running after 1.37 ms.</li>
-        <li>A container without a network takes 1.98 ms from request to exit, 1.89× the 1.06 ms of a bare clone and exec (95 % interval 1.87–1.89); its program is running after 1.79 ms.</li>
-        <li>A bridged container takes 2.58 ms from request to exit, 2.44× the 1.06 ms of a bare clone and exec (95 % interval 2.42–2.45); its program is running after 2.38 ms.</li>
-        <li>A container in another&#39;s network takes 1.59 ms from request to exit, 1.52× the 1.06 ms of a bare clone and exec (95 % interval 1.49–1.52); its program is running after 1.39 ms.</li>
+        <li>A container on the host&#39;s network takes 1.56 ms from request to exit, <strong>1.48×</strong> the 1.06 ms of a bare clone and exec (95 % interval 1.47–1.49); its program is running after 1.37 ms.</li>
+        <li>A container without a network takes 1.98 ms from request to exit, <strong>1.89×</strong> the 1.06 ms of a bare clone and exec (95 % interval 1.87–1.89); its program is running after 1.79 ms.</li>
+        <li>A bridged container takes 2.58 ms from request to exit, <strong>2.44×</strong> the 1.06 ms of a bare clone and exec (95 % interval 2.42–2.45); its program is running after 2.38 ms.</li>
+        <li>A container in another&#39;s network takes 1.59 ms from request to exit, <strong>1.52×</strong> the 1.06 ms of a bare clone and exec (95 % interval 1.49–1.52); its program is running after 1.39 ms.</li>
         </ul>
         <h3>Network</h3>
         <ul>
-        <li>Bridge egress carries 0.94× the host&#39;s throughput (95 % interval 0.93–0.96): 40.9 Gbit/s against 43.3 Gbit/s.</li>
-        <li>Bridge ingress carries 0.88× the host&#39;s throughput (95 % interval 0.88–0.88): 38.6 Gbit/s against 43.8 Gbit/s.</li>
-        <li>Bridge egress takes 1.24× the host&#39;s round-trip time (95 % interval 1.24–1.24): 15.2 µs against 12.3 µs.</li>
-        <li>Bridge ingress takes 1.24× the host&#39;s round-trip time (95 % interval 1.24–1.25): 15.3 µs against 12.3 µs.</li>
-        <li>Bridge egress shows no difference from the host&#39;s connections a second (1.00×, 95 % interval 0.99–1.01): 14.2k/s against 14.3k/s.</li>
-        <li>Bridge ingress makes 0.91× the host&#39;s connections a second (95 % interval 0.89–0.91): 13k/s against 14.3k/s.</li>
-        <li>Bridge egress costs 1.14× the host&#39;s CPU time a byte (95 % interval 1.12–1.15): 0.33 ns/B against 0.291 ns/B.</li>
-        <li>Bridge ingress costs 1.18× the host&#39;s CPU time a byte (95 % interval 1.18–1.19): 0.346 ns/B against 0.294 ns/B.</li>
+        <li>Bridge egress carries <strong>0.94×</strong> the host&#39;s throughput (95 % interval 0.93–0.96): 40.9 Gbit/s against 43.3 Gbit/s.</li>
+        <li>Bridge ingress carries <strong>0.880×</strong> the host&#39;s throughput (95 % interval 0.875–0.884): 38.6 Gbit/s against 43.8 Gbit/s.</li>
+        <li>Bridge egress takes <strong>1.238×</strong> the host&#39;s round-trip time (95 % interval 1.236–1.239): 15.2 µs against 12.3 µs.</li>
+        <li>Bridge ingress takes <strong>1.24×</strong> the host&#39;s round-trip time (95 % interval 1.24–1.25): 15.3 µs against 12.3 µs.</li>
+        <li>Bridge egress shows <strong>no difference</strong> from the host&#39;s connections a second (1.00×, 95 % interval 0.99–1.01): 14.2k/s against 14.3k/s.</li>
+        <li>Bridge ingress makes <strong>0.91×</strong> the host&#39;s connections a second (95 % interval 0.89–0.91): 13.0k/s against 14.3k/s.</li>
+        <li>Bridge egress costs <strong>1.14×</strong> the host&#39;s CPU time a byte (95 % interval 1.12–1.15): 0.330 ns/B against 0.291 ns/B.</li>
+        <li>Bridge ingress costs <strong>1.18×</strong> the host&#39;s CPU time a byte (95 % interval 1.18–1.19): 0.346 ns/B against 0.294 ns/B.</li>
         </ul>
         </section>
         <div class="verdict fail">
@@ -329,7 +329,7 @@ fn disturbed_and_warm_up_samples_show() {
     let files = rendered(&run);
     let svg = chart(&files, "startup-exit-samples.svg");
     assert!(svg.contains("Shaded: warm-up"), "{svg}");
-    assert!(chart(&rendered(&fixture::run()), "startup-exit-samples.svg").contains("Ringed"));
+    assert!(chart(&rendered(&fixture::run()), "startup-exit-samples.svg").contains("Hollow, with a tick"));
 }
 
 #[test]

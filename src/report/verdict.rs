@@ -21,11 +21,10 @@ pub(super) fn sentence(checks: &[CheckRow]) -> String {
     if all == 0 {
         return "The scenario checks nothing".to_owned();
     }
-    let checks = if all == 1 { "check" } else { "checks" };
     if pass == all {
         return if all == 1 { "The one check passes".to_owned() } else { format!("All {all} checks pass") };
     }
-    let mut parts = vec![format!("{pass} of {all} {checks} {}", if pass == 1 { "passes" } else { "pass" })];
+    let mut parts = vec![format!("{pass} of {all} checks {}", if pass == 1 { "passes" } else { "pass" })];
     if fail > 0 {
         parts.push(format!("{fail} {}", if fail == 1 { "fails" } else { "fail" }));
     }
@@ -112,7 +111,7 @@ mod tests {
         assert_eq!(sentence(&checks), "2 of 5 checks pass, 1 fails, 1 cannot be told from this data, 1 was skipped");
         assert_eq!(sentence(&checks[..2]), "All 2 checks pass");
         assert_eq!(sentence(&checks[..1]), "The one check passes");
-        assert_eq!(sentence(&checks[2..3]), "0 of 1 check pass, 1 fails");
+        assert_eq!(sentence(&checks[2..3]), "0 of 1 checks pass, 1 fails");
     }
 
     #[test]

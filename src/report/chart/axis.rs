@@ -4,55 +4,8 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
+use crate::report::figure::Scale;
 use crate::units::significant;
-
-/// One unit for all numbers of an axis.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Scale {
-    /// Base units in one scaled unit.
-    divisor: f64,
-    /// The scaled unit's name; empty for bare numbers.
-    pub unit: String,
-}
-
-impl Scale {
-    /// The unit in which a number of this size is read best.
-    pub(super) fn of(size: f64, base: &str) -> Self {
-        let decimal = |steps: &[(f64, &str)]| pick(size, steps);
-        let (divisor, unit) = match base {
-            "ns" => decimal(&[(1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s")]),
-            "bit/s" => decimal(&[(1.0, "bit/s"), (1e3, "kbit/s"), (1e6, "Mbit/s"), (1e9, "Gbit/s"), (1e12, "Tbit/s")]),
-            "bytes" => decimal(&[
-                (1.0, "B"),
-                (1024.0, "KiB"),
-                (1_048_576.0, "MiB"),
-                (1_073_741_824.0, "GiB"),
-                (1_099_511_627_776.0, "TiB"),
-            ]),
-            "1/s" => decimal(&[(1.0, "a second"), (1e3, "thousand a second"), (1e6, "million a second")]),
-            "count" => decimal(&[(1.0, ""), (1e3, "thousand"), (1e6, "million")]),
-            "ratio" => (0.01, "%".to_owned()),
-            other => (1.0, other.to_owned()),
-        };
-        Self { divisor, unit }
-    }
-
-    /// A base-unit value as a number in this unit.
-    pub(super) fn number(&self, value: f64) -> String {
-        significant(value / self.divisor)
-    }
-
-    /// `what, ms`, or only `what` where there is no unit.
-    pub(super) fn label(&self, what: &str) -> String {
-        if self.unit.is_empty() { what.to_owned() } else { format!("{what}, {}", self.unit) }
-    }
-}
-
-fn pick(size: f64, steps: &[(f64, &str)]) -> (f64, String) {
-    let fits = |step: &&(f64, &str)| size.abs() >= step.0;
-    let (divisor, unit) = steps.iter().rev().find(fits).or(steps.first()).copied().unwrap_or((1.0, ""));
-    (divisor, unit.to_owned())
-}
 
 /// One axis: from where to where, how values map to it, and where its ticks are.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +38,8 @@ impl Axis {
     /// Linear between two ends, with about this many round ticks.
     pub(super) fn linear(low: f64, high: f64, scale: &Scale, ticks: usize) -> Self {
         let step = round_step((high - low) / scale.divisor / ticks.max(1) as f64) * scale.divisor;
+        // Half a count does not exist.
+        let step = if scale.suffix.is_empty() { step.max(1.0) } else { step };
         let first = (low / step - 1e-9).ceil() as i64;
         let last = (high / step + 1e-9).floor() as i64;
         let ticks = (first..=last.min(first + 50)).map(|index| index as f64 * step).collect();
@@ -93,6 +48,10 @@ impl Axis {
 
     /// Logarithmic between two positive ends, with at most about this many ticks at 1, 2 and 5, or at powers of ten.
     pub(super) fn logarithmic(low: f64, high: f64, scale: &Scale, ticks: usize) -> Self {
+        if high / low < 4.0 {
+            // Within one power of ten, even steps give rounder numbers than the usual 1, 2, 5.
+            return Self { logarithmic: true, ..Self::linear(low, high, scale, ticks) };
+        }
         let powers = (low / scale.divisor).log10().floor() as i32..=(high / scale.divisor).log10().ceil() as i32;
         let at = |steps: &[f64]| -> Vec<f64> {
             powers
@@ -101,9 +60,8 @@ impl Axis {
                 .filter(|tick| (low..=high).contains(tick))
                 .collect()
         };
-        let dense: Vec<f64> = (2..20).map(|half| f64::from(half) / 2.0).collect();
-        let choices = [at(&dense), at(&[1.0, 2.0, 3.0, 5.0, 7.0]), at(&[1.0, 2.0, 5.0]), at(&[1.0, 3.0]), at(&[1.0])];
-        let fitting = choices.iter().find(|choice| choice.len() <= ticks).unwrap_or(&choices[4]);
+        let choices = [at(&[1.0, 2.0, 3.0, 5.0, 7.0]), at(&[1.0, 2.0, 5.0]), at(&[1.0, 3.0]), at(&[1.0])];
+        let fitting = choices.iter().find(|choice| choice.len() <= ticks).unwrap_or(&choices[3]);
         Self { low, high, logarithmic: true, ticks: fitting.clone() }
     }
 
@@ -188,20 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn the_unit_suits_the_size() {
-        assert_eq!(ns().label("time"), "time, ms");
-        assert_eq!(ns().number(2_500_000.0), "2.5");
-        assert_eq!(Scale::of(0.5, "ns").unit, "ns");
-        assert_eq!(Scale::of(4e10, "bit/s").unit, "Gbit/s");
-        assert_eq!(Scale::of(3.0, "count").label("segments"), "segments");
-        assert_eq!(Scale::of(0.02, "ratio").number(0.02), "2");
-        assert_eq!(Scale::of(1.0, "ns/B").unit, "ns/B");
-    }
-
-    #[test]
     fn ticks_are_round() {
         assert_eq!(Axis::from_zero(2.3e6, &ns(), 5).ticks, [0.0, 0.5e6, 1e6, 1.5e6, 2e6]);
         assert_eq!(Axis::logarithmic(0.9e6, 60e6, &ns(), 6).ticks, [1e6, 2e6, 5e6, 1e7, 2e7, 5e7]);
+        assert_eq!(Axis::logarithmic(0.9e6, 1.3e6, &ns(), 5).ticks, [0.9e6, 1e6, 1.1e6, 1.2e6, 1.3e6]);
         assert_eq!(Axis::logarithmic(1e3, 1e9, &ns(), 8).ticks, [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9]);
     }
 

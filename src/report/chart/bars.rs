@@ -1,12 +1,13 @@
 //! Medians by mode: one bar a case from zero, with its 95 % interval and its value.
 
-use super::axis::{Axis, Scale};
+use super::axis::Axis;
 use super::frame::{self, Frame, LegendMark, Pen, TEXT_SIZE, bar_opacity, clip, fill, stroke, text_width};
 use super::palette::{Ink, Look};
 use super::{Chart, ChartError, Data, extent, file_name, groups};
 use crate::record::CaseRecord;
 use crate::record::summary::SummaryRow;
-use crate::report::{figure, label};
+use crate::report::figure::{self, Scale};
+use crate::report::label;
 
 /// Shown otherwise: start-up times as distributions, rare events only in the tables.
 const LEFT_OUT: &[&str] = &["exit", "ready", "teardown", "retransmits", "loss"];
@@ -72,14 +73,23 @@ fn chart(experiment: &str, metric: &str, rows: &[Row<'_>], largest: f64) -> Resu
     let unit = bars().next().map_or("", |(_, row)| row.unit.as_str());
     let lower = bars().next().is_some_and(|(_, row)| label::lower_is_better(row));
     let scale = Scale::of(largest, unit);
-    let widest = bars().map(|(look, _)| text_width(&look.name, TEXT_SIZE)).fold(40.0, f64::max);
+    let words = rows.iter().map(|row| match row {
+        Row::Heading(text) => text.as_str(),
+        Row::Bar(look, _) => &look.name,
+    });
+    let widest = words.map(|name| text_width(name, TEXT_SIZE)).fold(40.0, f64::max);
     let left = (widest + 14.0).min(190.0);
+    let figures = bars().map(|(_, row)| text_width(&figure::value(row.p50, &row.unit), TEXT_SIZE)).fold(40.0, f64::max);
     let what = label::metric_title(metric);
     let first_heading =
         rows.iter().find_map(|row| if let Row::Heading(text) = row { Some(text.as_str()) } else { None });
     let frame = Frame {
         name: file_name(&[experiment, metric]),
-        title: format!("{} by mode ({})", scale.label(&what), if lower { "less is better" } else { "more is better" }),
+        title: format!(
+            "{} ({})",
+            scale.label(&format!("{what} by mode")),
+            if lower { "less is better" } else { "more is better" }
+        ),
         description: describe(rows),
         experiment: experiment.to_owned(),
         legend: Vec::new(),
@@ -90,8 +100,8 @@ fn chart(experiment: &str, metric: &str, rows: &[Row<'_>], largest: f64) -> Resu
             .then(|| "Bars are medians, whiskers their 95 % intervals.".to_owned()),
         plot_height: rows.len() as f64 * ROW + if first_heading.is_some() { 0.0 } else { 6.0 },
         left,
-        right: 92.0,
-        x_label: scale.label(&what.to_lowercase()),
+        right: figures + 26.0,
+        x_label: scale.label(&label::lowered(&what)),
         y_label: String::new(),
     };
     let x = Axis::from_zero(largest, &scale, 5);

@@ -1,11 +1,12 @@
 //! How start-up times are distributed: the share of starts that took at most so long, one curve a case.
 
-use super::axis::{Axis, Scale};
+use super::axis::Axis;
 use super::frame::{self, Frame, LegendMark, Pen, fill, stroke};
 use super::palette::{Ink, Look};
 use super::{Chart, ChartError, Data, Group, extent, file_name, groups, in_brackets};
 use crate::record::CaseRecord;
-use crate::report::{figure, label};
+use crate::report::figure::{self, Scale};
+use crate::report::label;
 
 /// Latencies whose every sample is one event, so that the distribution of samples is that of events.
 const METRICS: &[&str] = &["exit", "ready"];
@@ -60,11 +61,11 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
         legend: curves.iter().map(legend_entry).collect(),
         legend_mark: LegendMark::Line,
         table: None,
-        note: Some("Dots mark the median and, from 100 starts on, the 99th percentile.".to_owned()),
+        note: Some("Dots mark the median (beside the name) and, from 100 starts on, the 99th percentile.".to_owned()),
         plot_height: 250.0,
         left: 46.0,
         right: 12.0,
-        x_label: scale.label(&format!("{}{how}", label::metric_title(metric).to_lowercase())),
+        x_label: scale.label(&format!("{}{how}", label::lowered(&label::metric_title(metric)))),
         y_label: "share of starts".to_owned(),
     };
     let y = Axis::with_ticks(0.0, 1.0, false, vec![0.0, 0.25, 0.5, 0.75, 0.9, 0.99]);

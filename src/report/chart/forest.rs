@@ -1,12 +1,12 @@
 //! What differs from the baseline: a dot and an interval a case, against a line at 1.
 
-use super::axis::{Axis, Scale};
+use super::axis::Axis;
 use super::frame::{self, Frame, LegendMark, Pen, Plot, TEXT_SIZE, clip, fill, stroke, text_width};
 use super::palette::{Ink, Look};
 use super::{Chart, ChartError, Data, extent, file_name};
 use crate::record::CaseRecord;
 use crate::record::summary::SummaryRow;
-use crate::report::figure::Ratio;
+use crate::report::figure::{Ratio, Scale};
 use crate::report::label::{self, place};
 
 /// More rows than this are split over several charts.
@@ -94,11 +94,14 @@ fn chart(experiment: &str, to: &str, sections: &[Section]) -> Result<Chart, Char
     };
     let (low, high) = extent(dots().flat_map(ends).filter(|end| *end > 0.0).chain([1.0])).unwrap_or((1.0, 1.0));
     let air = (high / low).max(1.05).powf(0.06);
-    let plain = Scale::of(1.0, "count");
+    let plain = Scale::of(1.0, "×");
     let x = Axis::logarithmic(low / air, high * air, &plain, 8);
     let rows: usize = sections.iter().map(|section| section.dots.len() + 1).sum();
     let widest = dots().map(|dot| text_width(&dot.name, TEXT_SIZE)).fold(60.0, f64::max);
     let left = (widest + 16.0).min(180.0);
+    let figures = dots().map(|dot| text_width(&figures(dot), TEXT_SIZE)).fold(110.0, f64::max);
+    let hollow = dots().any(|dot| dot.ratio.ci.is_none());
+    let note = "An interval that reaches over the line at 1: no difference seen.";
     let frame = Frame {
         name: file_name(&[experiment, "ratios"]),
         title: format!("{}: ratio to {to}, with 95 % intervals", label::experiment(experiment)),
@@ -107,12 +110,10 @@ fn chart(experiment: &str, to: &str, sections: &[Section]) -> Result<Chart, Char
         legend: Vec::new(),
         legend_mark: LegendMark::Dot,
         table: None,
-        note: Some(
-            "An interval that reaches over the line at 1: no difference seen. Hollow dots have no interval.".to_owned(),
-        ),
+        note: Some(if hollow { format!("{note} Hollow dots have no interval.") } else { note.to_owned() }),
         plot_height: rows as f64 * ROW,
         left,
-        right: 138.0,
+        right: figures + 14.0,
         x_label: format!("ratio to {to} (logarithmic)"),
         y_label: String::new(),
     };
@@ -121,10 +122,10 @@ fn chart(experiment: &str, to: &str, sections: &[Section]) -> Result<Chart, Char
         plot.line(vec![(1.0, -0.5), (1.0, rows as f64 - 0.5)], stroke(Ink::TEXT, false, 1.5))?;
         let mut y = 0.0;
         for section in sections {
-            heading(plot, section, y)?;
+            heading(plot, section, y, figures)?;
             for dot in &section.dots {
                 y += 1.0;
-                draw_dot(plot, dot, y, left)?;
+                draw_dot(plot, dot, y, (left, figures))?;
             }
             y += 1.0;
         }
@@ -132,14 +133,14 @@ fn chart(experiment: &str, to: &str, sections: &[Section]) -> Result<Chart, Char
     })
 }
 
-fn heading(plot: &mut Plot<'_, '_>, section: &Section, y: f64) -> Result<(), ChartError> {
+fn heading(plot: &mut Plot<'_, '_>, section: &Section, y: f64, figures: f64) -> Result<(), ChartError> {
     let name = label::metric_title(&section.metric);
     plot.row_label(2.0, y + 0.1, &name, Pen { bold: true, ..Pen::LEFT })?;
     let direction = if section.lower { "← less is better" } else { "more is better →" };
-    plot.row_label(frame::WIDTH - 132.0, y + 0.1, direction, Pen::NOTE)
+    plot.row_label(frame::WIDTH - figures - 4.0, y + 0.1, direction, Pen::NOTE)
 }
 
-fn draw_dot(plot: &mut Plot<'_, '_>, dot: &Dot, y: f64, left: f64) -> Result<(), ChartError> {
+fn draw_dot(plot: &mut Plot<'_, '_>, dot: &Dot, y: f64, (left, right): (f64, f64)) -> Result<(), ChartError> {
     plot.row_label(left - 8.0, y, &clip(&dot.name, left - 10.0), Pen::RIGHT)?;
     let mark = match dot.ratio.ci {
         Some(ends) => {
@@ -148,9 +149,14 @@ fn draw_dot(plot: &mut Plot<'_, '_>, dot: &Dot, y: f64, left: f64) -> Result<(),
         }
         None => stroke(dot.look.ink, false, 2.0),
     };
-    plot.dot((dot.ratio.at, y), 5.0, mark)?;
+    plot.dot((dot.ratio.at, y), 4.2, mark)?;
+    plot.row_label(frame::WIDTH - right - 4.0, y, &figures(dot), Pen::LEFT)
+}
+
+/// `0.94× (0.91–0.96)`.
+fn figures(dot: &Dot) -> String {
     let interval = dot.ratio.ci_text().map_or_else(String::new, |text| format!(" ({text})"));
-    plot.row_label(frame::WIDTH - 132.0, y, &format!("{}{interval}", dot.ratio.text()), Pen::LEFT)
+    format!("{}{interval}", dot.ratio.text())
 }
 
 fn describe(sections: &[Section], to: &str) -> String {

@@ -175,13 +175,17 @@ pub(super) fn draw(
     (x_ticks, y_ticks): (Ticks<'_>, Ticks<'_>),
     body: impl FnOnce(&mut Plot<'_, '_>) -> Result<()>,
 ) -> Result<Chart> {
-    let title = wrap(&frame.title, TITLE_SIZE, WIDTH - 8.0);
+    // Bold letters are wider by about a sixth.
+    let title = wrap(&frame.title, TITLE_SIZE * 1.17, WIDTH - 4.0);
     let legend = legend_rows(&frame.legend);
     let note = frame.note.as_deref().map_or_else(Vec::new, |note| wrap(note, TEXT_SIZE - 1.0, WIDTH - 8.0));
     let table_rows = frame.table.as_ref().map_or(0, |table| table.rows.len() + 1);
     let legend_top = 6.0 + title.len() as f64 * 22.0;
-    let head = legend_top + legend.len() as f64 * LEGEND_ROW + table_rows as f64 * TABLE_ROW;
-    let y_label_row = if frame.y_label.is_empty() { 6.0 } else { 24.0 };
+    let head = legend_top
+        + legend.len() as f64 * LEGEND_ROW
+        + table_rows as f64 * TABLE_ROW
+        + if table_rows > 0 { 10.0 } else { 0.0 };
+    let y_label_row = if frame.y_label.is_empty() { 6.0 } else { 27.0 };
     let plot_top = head + y_label_row;
     let x_label_row = if frame.x_label.is_empty() { 0.0 } else { 20.0 };
     let below = TICK_ROW + x_label_row;
@@ -200,7 +204,7 @@ pub(super) fn draw(
             draw_table(&root, table, legend_top)?;
         }
         if !frame.y_label.is_empty() {
-            text(&root, (2.0, head + 11.0), &frame.y_label, Pen::NOTE, TEXT_SIZE)?;
+            text(&root, (2.0, head + 13.0), &frame.y_label, Pen::NOTE, TEXT_SIZE)?;
         }
         let under = plot_top + frame.plot_height + TICK_ROW;
         let end = Pen { anchor: HPos::Right, ..Pen::NOTE };
@@ -390,6 +394,16 @@ impl Plot<'_, '_> {
             vec![(x1, middle - end), (x1, middle + end)],
         ] {
             self.root.draw(&PathElement::new(line, style))?;
+        }
+        Ok(())
+    }
+
+    /// Short upright ticks at the foot of the data's area.
+    pub(super) fn rug(&mut self, at: impl Iterator<Item = f64>, style: ShapeStyle) -> Result<()> {
+        let foot = self.chart.y_range().start;
+        for x in at {
+            let (x, y) = self.chart.backend_coord(&(x, foot));
+            self.root.draw(&PathElement::new(vec![(x, y), (x, y - units(7.0))], style))?;
         }
         Ok(())
     }

@@ -73,8 +73,8 @@ pub(super) fn all(run: &RunRecord, summary: &[SummaryRow]) -> Result<Charts, Cha
     let mut charts = Charts::default();
     for experiment in label::experiments(&run.cases) {
         charts.front.extend(ecdf::charts(&data, experiment)?);
-        charts.front.extend(waterfall::charts(&data, experiment)?);
         charts.front.extend(bars::charts(&data, experiment)?);
+        charts.front.extend(waterfall::charts(&data, experiment)?);
         charts.front.extend(percentiles::charts(&data, experiment)?);
         charts.front.extend(forest::charts(&data, experiment)?);
         charts.samples.extend(series::charts(&data, experiment)?);

@@ -2,12 +2,13 @@
 
 use hdrhistogram::Histogram;
 
-use super::axis::{Axis, Scale};
+use super::axis::Axis;
 use super::frame::{self, Frame, LegendMark, fill, stroke};
 use super::palette::{Ink, Look};
 use super::{Chart, ChartError, Data, Group, extent, file_name, groups, in_brackets};
 use crate::record::CaseRecord;
-use crate::report::{figure, label};
+use crate::report::figure::{self, Scale};
+use crate::report::label;
 
 /// More curves than this are split over several charts.
 const CURVES: usize = 8;
@@ -64,7 +65,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
         left: 46.0,
         right: 20.0,
         x_label: "percentile, %".to_owned(),
-        y_label: format!("{}{how}", scale.label(&what.to_lowercase())),
+        y_label: format!("{}{how}", scale.label(&label::lowered(&what))),
     };
     let ticks = (&|x: f64| percent(x), &|value: f64| scale.number(value) as String);
     let floor = y.low();

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::axis::{Axis, Scale};
+use super::axis::Axis;
 use super::frame::{self, Frame, LegendMark, Plot, fill, stroke};
 use super::palette::{Ink, Look};
 use super::{Chart, ChartError, Data, Group, extent, file_name, groups, in_brackets};
 use crate::record::{CaseRecord, Sample};
+use crate::report::figure::Scale;
 use crate::report::label;
 
 /// More series than this are split over several charts.
@@ -46,14 +47,14 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
     let scale = Scale::of(high, unit);
     let y = Axis::around(low, high, &scale, 5);
     let time = Scale::of(last.max(1e9), "ns");
-    let x =
-        Axis::around(first.min(data.run.blocks.first().map_or(first, |block| block.start_ns as f64)), last, &time, 6);
-    let x = Axis::linear(x.low(), x.high(), &time, 6);
+    // The run begins at 0; a little air keeps the last sample off the edge.
+    let start = first.min(0.0);
+    let x = Axis::linear(start, last + (last - start).max(1e6) * 0.02, &time, 6);
     let what = label::metric_title(metric);
     let how = if y.is_logarithmic() { " (logarithmic)" } else { "" };
     let frame = Frame {
         name: file_name(&[experiment, metric, "samples", &group.facet]),
-        title: format!("{what}{}: every sample in the order it was taken", in_brackets(&group.facet)),
+        title: format!("{what}{}: every sample over time", in_brackets(&group.facet)),
         description: describe(&series),
         experiment: experiment.to_owned(),
         legend: series.iter().map(|(look, _)| look.clone()).collect(),
@@ -68,7 +69,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
         left: 46.0,
         right: 14.0,
         x_label: time.label("time since the run began"),
-        y_label: format!("{}{how}", scale.label(&what.to_lowercase())),
+        y_label: format!("{}{how}", scale.label(&label::lowered(&what))),
     };
     let floor = y.low();
     let (start, end) = (x.low(), x.high());
@@ -82,6 +83,8 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
         for (look, samples) in &series {
             dots(plot, look, samples)?;
         }
+        let disturbed = samples().filter(|sample| sample.flags.disturbed()).map(|sample| sample.start_ns as f64);
+        plot.rug(disturbed, stroke(Ink::TEXT, false, 1.0))?;
         Ok(())
     })
     .map(Some)
@@ -90,10 +93,13 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
 fn dots(plot: &mut Plot<'_, '_>, look: &Look, samples: &[&Sample]) -> Result<(), ChartError> {
     for sample in samples {
         let at = (sample.start_ns as f64, sample.value);
-        plot.dot(at, 2.3, fill(look.ink, if sample.flags.warmup { 0.45 } else { 0.8 }))?;
-        if sample.flags.disturbed() {
-            plot.dot(at, 5.0, stroke(Ink::TEXT, false, 1.2))?;
-        }
+        // Hollow: there is a value, but a reader should not lean on it.
+        let style = if sample.flags.disturbed() {
+            stroke(look.ink, false, 1.2)
+        } else {
+            fill(look.ink, if sample.flags.warmup { 0.45 } else { 0.8 })
+        };
+        plot.dot(at, if sample.flags.disturbed() { 2.8 } else { 2.3 }, style)?;
     }
     Ok(())
 }
@@ -104,7 +110,7 @@ fn note(thinned: bool, warmup: bool, disturbed: bool) -> Option<String> {
         parts.push("Shaded: warm-up, not summarised.");
     }
     if disturbed {
-        parts.push("Ringed: the machine was disturbed.");
+        parts.push("Hollow, with a tick at the foot: the machine was disturbed.");
     }
     if thinned {
         parts.push("Of each block the lowest, the middle and the highest sample are drawn.");

@@ -1,11 +1,11 @@
 //! Where a start's time goes: stacked phases of two starts a case that happened, and a table of times as the legend.
 
-use super::axis::{Axis, Scale};
+use super::axis::Axis;
 use super::frame::{self, Frame, LegendMark, LegendTable, Pen, Plot, TEXT_SIZE, clip, fill, text_width};
 use super::palette::{Ink, Look, PHASES};
 use super::{Chart, ChartError, Data, extent, file_name, groups, in_brackets};
 use crate::record::CaseRecord;
-use crate::report::figure;
+use crate::report::figure::{self, Scale};
 use crate::report::waterfall::{self, Start, Waterfall};
 
 /// Cases a chart: the columns of the legend.
@@ -127,8 +127,11 @@ fn legend(phases: &Phases, bars: &[(Look, &Waterfall)]) -> LegendTable {
     LegendTable { columns: bars.iter().map(|(look, _)| look.name.clone()).collect(), rows }
 }
 
-fn others(phases: &Phases, fall: &Waterfall) -> f64 {
-    fall.median.phases.iter().filter(|(name, _)| !phases.named.contains(name)).map(|(_, ns)| ns).sum()
+/// The time of the phases without a colour of their own; `None` when the case has none of them.
+fn others(phases: &Phases, fall: &Waterfall) -> Option<f64> {
+    let times: Vec<f64> =
+        fall.median.phases.iter().filter(|(name, _)| !phases.named.contains(name)).map(|(_, ns)| *ns).collect();
+    (!times.is_empty()).then(|| times.iter().sum())
 }
 
 fn describe(phases: &Phases, bars: &[(Look, &Waterfall)]) -> String {
