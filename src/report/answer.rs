@@ -8,7 +8,7 @@ use super::label::{self, place};
 
 /// Metrics that answer a question by themselves, in the order of telling; the tables hold all others.
 const TOLD: &[&str] = &["exit", "start_rate", "throughput", "rtt", "connects", "messages", "cpu_per_byte"];
-/// At most so many sentences a metric; the smallest differences are left to the tables.
+/// So many sentences a metric at most; the other comparisons are left to the tables.
 const SENTENCES: usize = 6;
 
 /// What was found.
@@ -84,12 +84,28 @@ impl Teller<'_> {
             sentences.extend(rows.iter().take(SENTENCES).map(|row| self.alone(row)));
             return rows.len().saturating_sub(SENTENCES);
         }
-        let mut by_size: Vec<f64> = compared.iter().map(|(_, ratio)| ratio.at.ln().abs()).collect();
-        by_size.sort_by(|a, b| b.total_cmp(a));
-        let least = by_size.get(SENTENCES - 1).copied().unwrap_or(0.0);
-        let (told, left): (Vec<_>, Vec<_>) = compared.iter().partition(|(_, ratio)| ratio.at.ln().abs() >= least);
-        sentences.extend(told.iter().map(|(row, ratio)| self.against(row, *ratio)));
-        left.len()
+        let kept = self.first(&compared);
+        let told = compared.iter().zip(&kept).filter(|(_, kept)| **kept);
+        sentences.extend(told.map(|((row, ratio), _)| self.against(row, *ratio)));
+        kept.iter().filter(|kept| !**kept).count()
+    }
+
+    /// Which comparisons are told when there are too many: every series once before any a second time, the floor last.
+    fn first(&self, compared: &[(&SummaryRow, Ratio)]) -> Vec<bool> {
+        let mut seen: Vec<(&str, &str)> = Vec::new();
+        let mut order: Vec<(bool, usize, usize)> = Vec::new();
+        for (index, (row, _)) in compared.iter().enumerate() {
+            let series = (row.runtime.as_str(), row.network.as_str());
+            let round = seen.iter().filter(|known| **known == series).count();
+            seen.push(series);
+            order.push((row.runtime == "floor", round, index));
+        }
+        order.sort_unstable();
+        let mut kept = vec![false; compared.len()];
+        for (_, _, index) in order.into_iter().take(SENTENCES) {
+            kept[index] = true;
+        }
+        kept
     }
 
     /// One case without a comparison.
@@ -160,8 +176,8 @@ impl Teller<'_> {
             }
         }
         let sentence = |(case, row): &(&CaseRecord, &SummaryRow)| {
-            let rate = figure::value(row.p50, &row.unit);
-            format!("{} {} reaches {rate} starts", container_phrase(case), self.parallel(&case.id)).replace("  ", " ")
+            let rate = figure::value(row.p50, "count");
+            format!("{} reaches {rate} starts a second", self.container(&case.id))
         };
         best.iter().filter(|(case, _)| case.runtime != "floor").take(SENTENCES).map(sentence).collect()
     }
@@ -359,14 +375,14 @@ mod tests {
                 - a bridged container by runc (1 starting at a time) takes 2.62 ms from request to exit, 2.48× the 1.05 ms of a bare clone and exec (95 % interval 2.38–2.48); its program is running after 2.42 ms
                 - a bridged container (4 starting at a time) takes 2.60 ms from request to exit, 2.47× the 1.07 ms of a bare clone and exec (95 % interval 2.40–2.47); its program is running after 2.40 ms
                 - a bridged container by runc (4 starting at a time) takes 2.60 ms from request to exit, 2.46× the 1.07 ms of a bare clone and exec (95 % interval 2.41–2.46); its program is running after 2.40 ms
-                - a bridged container (1 starting at a time) reaches 325/s starts
-                - a bridged container by runc (1 starting at a time) reaches 321/s starts
+                - a bridged container (1 starting at a time) reaches 325 starts a second
+                - a bridged container by runc (1 starting at a time) reaches 321 starts a second
             "#]],
         );
     }
 
     #[test]
-    fn many_cases_are_cut_to_the_largest_differences() {
+    fn many_cases_are_cut_to_the_first_of_each_series() {
         let mut cases = vec![fixture::case("network/builtin/host/egress/tcp_stream", None)];
         for index in 0..10 {
             let id = format!("network/builtin/bridge/p{index}/tcp_stream");

@@ -105,7 +105,7 @@ fn answer_section(answer: &Answer) -> String {
             let _ = writeln!(out, "<li>{}.</li>", emphasised(&label::capitalised(sentence)));
         }
         if part.left_out > 0 {
-            let _ = writeln!(out, "<li class=\"less\">{} smaller differences stand in the tables.</li>", part.left_out);
+            let _ = writeln!(out, "<li class=\"less\">{} more comparisons stand in the tables.</li>", part.left_out);
         }
         out.push_str("</ul>\n");
     }

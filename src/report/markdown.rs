@@ -41,7 +41,7 @@ fn write_answer(out: &mut String, answer: &Answer) {
             let _ = writeln!(out, "- {}.", escape(&label::capitalised(sentence)));
         }
         if part.left_out > 0 {
-            let _ = writeln!(out, "- {} smaller differences stand in `report.html`.", part.left_out);
+            let _ = writeln!(out, "- {} more comparisons stand in `report.html`.", part.left_out);
         }
     }
     if !answer.parts.is_empty() {
@@ -218,7 +218,7 @@ mod tests {
         let run = fixture::run_of(cases, 2, 1);
         let text = render(&run, &fixture::summary(&run), &[]);
         assert!(text.contains("20 more rows stand in `summary.csv`."), "{text}");
-        assert!(text.contains("54 smaller differences"), "{text}");
+        assert!(text.contains("54 more comparisons"), "{text}");
     }
 
     #[test]

@@ -48,8 +48,8 @@ impl Axis {
 
     /// Logarithmic between two positive ends, with at most about this many ticks at 1, 2 and 5, or at powers of ten.
     pub(super) fn logarithmic(low: f64, high: f64, scale: &Scale, ticks: usize) -> Self {
-        if high / low < 4.0 {
-            // Within one power of ten, even steps give rounder numbers than the usual 1, 2, 5.
+        if high / low < 2.0 {
+            // In so short a span even steps give rounder numbers than the usual 1, 2, 5.
             return Self { logarithmic: true, ..Self::linear(low, high, scale, ticks) };
         }
         let powers = (low / scale.divisor).log10().floor() as i32..=(high / scale.divisor).log10().ceil() as i32;
@@ -60,8 +60,14 @@ impl Axis {
                 .filter(|tick| (low..=high).contains(tick))
                 .collect()
         };
-        let choices = [at(&[1.0, 2.0, 3.0, 5.0, 7.0]), at(&[1.0, 2.0, 5.0]), at(&[1.0, 3.0]), at(&[1.0])];
-        let fitting = choices.iter().find(|choice| choice.len() <= ticks).unwrap_or(&choices[3]);
+        let choices = [
+            at(&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0]),
+            at(&[1.0, 2.0, 3.0, 5.0, 7.0]),
+            at(&[1.0, 2.0, 5.0]),
+            at(&[1.0, 3.0]),
+            at(&[1.0]),
+        ];
+        let fitting = choices.iter().find(|choice| choice.len() <= ticks).unwrap_or(&choices[4]);
         Self { low, high, logarithmic: true, ticks: fitting.clone() }
     }
 

@@ -83,13 +83,10 @@ fn chart(experiment: &str, metric: &str, rows: &[Row<'_>], largest: f64) -> Resu
     let what = label::metric_title(metric);
     let first_heading =
         rows.iter().find_map(|row| if let Row::Heading(text) = row { Some(text.as_str()) } else { None });
+    let direction = if lower { "less is better" } else { "more is better" };
     let frame = Frame {
         name: file_name(&[experiment, metric]),
-        title: format!(
-            "{} ({})",
-            scale.label(&format!("{what} by mode")),
-            if lower { "less is better" } else { "more is better" }
-        ),
+        title: scale.label(&format!("{what} by mode")),
         description: describe(rows),
         experiment: experiment.to_owned(),
         legend: Vec::new(),
@@ -101,7 +98,7 @@ fn chart(experiment: &str, metric: &str, rows: &[Row<'_>], largest: f64) -> Resu
         plot_height: rows.len() as f64 * ROW + if first_heading.is_some() { 0.0 } else { 6.0 },
         left,
         right: figures + 26.0,
-        x_label: scale.label(&label::lowered(&what)),
+        x_label: format!("{} ({direction})", scale.label(&label::lowered(&what))),
         y_label: String::new(),
     };
     let x = Axis::from_zero(largest, &scale, 5);

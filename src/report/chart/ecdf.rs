@@ -49,13 +49,10 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
     let scale = Scale::of(high.min(low * 100.0), "ns");
     let x = Axis::around(low, high, &scale, 7);
     let how = if x.is_logarithmic() { " (logarithmic)" } else { "" };
+    let what = label::lowered(&label::metric_title(metric));
     let frame = Frame {
         name: file_name(&[experiment, metric, &group.facet]),
-        title: format!(
-            "{}{}: share of starts that took at most so long",
-            label::metric_title(metric),
-            in_brackets(&group.facet)
-        ),
+        title: format!("Share of starts by {}{}", scale.label(&what), in_brackets(&group.facet)),
         description: describe(&curves),
         experiment: experiment.to_owned(),
         legend: curves.iter().map(legend_entry).collect(),
@@ -65,7 +62,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
         plot_height: 250.0,
         left: 46.0,
         right: 12.0,
-        x_label: scale.label(&format!("{}{how}", label::lowered(&label::metric_title(metric)))),
+        x_label: scale.label(&format!("{what}{how}")),
         y_label: "share of starts".to_owned(),
     };
     let y = Axis::with_ticks(0.0, 1.0, false, vec![0.0, 0.25, 0.5, 0.75, 0.9, 0.99]);

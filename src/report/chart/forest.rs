@@ -3,7 +3,7 @@
 use super::axis::Axis;
 use super::frame::{self, Frame, LegendMark, Pen, Plot, TEXT_SIZE, clip, fill, stroke, text_width};
 use super::palette::{Ink, Look};
-use super::{Chart, ChartError, Data, extent, file_name};
+use super::{Chart, ChartError, Data, extent, file_name, groups, in_brackets};
 use crate::record::CaseRecord;
 use crate::record::summary::SummaryRow;
 use crate::report::figure::{Ratio, Scale};
@@ -11,6 +11,8 @@ use crate::report::label::{self, place};
 
 /// More rows than this are split over several charts.
 const ROWS: usize = 26;
+/// A metric with more rows than this has a section for each facet.
+const SECTION: usize = 8;
 const ROW: f64 = 25.0;
 
 struct Dot {
@@ -19,52 +21,70 @@ struct Dot {
     ratio: Ratio,
 }
 
-struct Section {
-    metric: String,
+struct Section<'a> {
+    heading: String,
+    metric: &'a str,
     lower: bool,
     dots: Vec<Dot>,
 }
 
 /// One chart an experiment, in sections by metric; split when there are many rows.
 pub(super) fn charts(data: &Data<'_>, experiment: &str) -> Result<Vec<Chart>, ChartError> {
-    let mut sheets: Vec<Vec<Section>> = Vec::new();
+    let mut sheets: Vec<Vec<Section<'_>>> = Vec::new();
     let mut filled = ROWS;
     let mut baselines: Vec<String> = Vec::new();
     for metric in data.metrics(experiment) {
-        let rows: Vec<(&CaseRecord, &SummaryRow, Ratio)> = data
+        let rows: Vec<Row<'_>> = data
             .rows(experiment, metric)
             .into_iter()
             .filter_map(|(case, row)| Ratio::of(row).map(|ratio| (case, row, ratio)))
             .collect();
-        let Some((_, first, _)) = rows.first() else { continue };
-        let lower = label::lower_is_better(first);
         for (_, row, _) in &rows {
             let name = baseline_name(data, row);
             if !baselines.contains(&name) {
                 baselines.push(name);
             }
         }
-        let names = names(data, &rows);
-        let mut dots: Vec<Dot> = rows
-            .iter()
-            .zip(names)
-            .map(|((case, _, ratio), name)| Dot { name, look: data.looks.get(case), ratio: *ratio })
-            .collect();
-        while !dots.is_empty() {
-            let rest = dots.split_off(dots.len().min(ROWS - 1));
-            if filled + dots.len() + 1 > ROWS {
+        for section in sections(data, metric, &rows) {
+            if filled + section.dots.len() + 1 > ROWS {
                 sheets.push(Vec::new());
                 filled = 0;
             }
-            filled += dots.len() + 1;
+            filled += section.dots.len() + 1;
             if let Some(sheet) = sheets.last_mut() {
-                sheet.push(Section { metric: metric.to_owned(), lower, dots });
+                sheet.push(section);
             }
-            dots = rest;
         }
     }
     let to = if let [one] = baselines.as_slice() { one.clone() } else { "its baseline".to_owned() };
     sheets.iter().map(|sections| chart(experiment, &to, sections)).collect()
+}
+
+type Row<'a> = (&'a CaseRecord, &'a SummaryRow, Ratio);
+
+/// One section a metric; one a facet when the metric has many rows.
+fn sections<'a>(data: &Data<'_>, metric: &'a str, rows: &[Row<'_>]) -> Vec<Section<'a>> {
+    let Some((_, first, _)) = rows.first() else { return Vec::new() };
+    let lower = label::lower_is_better(first);
+    let title = label::metric_title(metric);
+    let dot = |(case, _, ratio): &Row<'_>, name: String| Dot { name, look: data.looks.get(case), ratio: *ratio };
+    let mut sections = Vec::new();
+    if rows.len() <= SECTION {
+        let dots = rows.iter().zip(names(data, rows)).map(|(row, name)| dot(row, name)).collect();
+        sections.push(Section { heading: title, metric, lower, dots });
+        return sections;
+    }
+    let cases: Vec<&CaseRecord> = rows.iter().map(|(case, _, _)| *case).collect();
+    for group in groups(&cases) {
+        let in_group = |row: &&Row<'_>| group.cases.iter().any(|case| case.id == row.0.id);
+        let members: Vec<&Row<'_>> = rows.iter().filter(in_group).collect();
+        for part in members.chunks(ROWS - 1) {
+            let dots = part.iter().map(|row| dot(row, data.looks.get(row.0).name)).collect();
+            let heading = format!("{title}{}", in_brackets(&group.facet));
+            sections.push(Section { heading, metric, lower, dots });
+        }
+    }
+    sections
 }
 
 fn baseline_name(data: &Data<'_>, row: &SummaryRow) -> String {
@@ -73,7 +93,7 @@ fn baseline_name(data: &Data<'_>, row: &SummaryRow) -> String {
 }
 
 /// Series and facet, without the parts of the facet that all rows share.
-fn names(data: &Data<'_>, rows: &[(&CaseRecord, &SummaryRow, Ratio)]) -> Vec<String> {
+fn names(data: &Data<'_>, rows: &[Row<'_>]) -> Vec<String> {
     let facets: Vec<String> = rows.iter().map(|(case, _, _)| place(case).facet).collect();
     let facets = if facets.iter().any(|facet| *facet != facets[0]) {
         label::without_common(&facets)
@@ -86,7 +106,7 @@ fn names(data: &Data<'_>, rows: &[(&CaseRecord, &SummaryRow, Ratio)]) -> Vec<Str
     rows.iter().zip(facets).map(name).collect()
 }
 
-fn chart(experiment: &str, to: &str, sections: &[Section]) -> Result<Chart, ChartError> {
+fn chart(experiment: &str, to: &str, sections: &[Section<'_>]) -> Result<Chart, ChartError> {
     let dots = || sections.iter().flat_map(|section| &section.dots);
     let ends = |dot: &Dot| {
         let (low, high) = dot.ratio.ci.unwrap_or((dot.ratio.at, dot.ratio.at));
@@ -102,9 +122,11 @@ fn chart(experiment: &str, to: &str, sections: &[Section]) -> Result<Chart, Char
     let figures = dots().map(|dot| text_width(&figures(dot), TEXT_SIZE)).fold(110.0, f64::max);
     let hollow = dots().any(|dot| dot.ratio.ci.is_none());
     let note = "An interval that reaches over the line at 1: no difference seen.";
+    let one_metric = sections.iter().all(|section| section.metric == sections[0].metric);
+    let subject = if one_metric { label::metric_title(sections[0].metric) } else { label::experiment(experiment) };
     let frame = Frame {
         name: file_name(&[experiment, "ratios"]),
-        title: format!("{}: ratio to {to}, with 95 % intervals", label::experiment(experiment)),
+        title: format!("{subject}: ratio to {to}, with 95 % intervals"),
         description: describe(sections, to),
         experiment: experiment.to_owned(),
         legend: Vec::new(),
@@ -133,9 +155,8 @@ fn chart(experiment: &str, to: &str, sections: &[Section]) -> Result<Chart, Char
     })
 }
 
-fn heading(plot: &mut Plot<'_, '_>, section: &Section, y: f64, figures: f64) -> Result<(), ChartError> {
-    let name = label::metric_title(&section.metric);
-    plot.row_label(2.0, y + 0.1, &name, Pen { bold: true, ..Pen::LEFT })?;
+fn heading(plot: &mut Plot<'_, '_>, section: &Section<'_>, y: f64, figures: f64) -> Result<(), ChartError> {
+    plot.row_label(2.0, y + 0.1, &section.heading, Pen { bold: true, ..Pen::LEFT })?;
     let direction = if section.lower { "← less is better" } else { "more is better →" };
     plot.row_label(frame::WIDTH - figures - 4.0, y + 0.1, direction, Pen::NOTE)
 }
@@ -159,10 +180,10 @@ fn figures(dot: &Dot) -> String {
     format!("{}{interval}", dot.ratio.text())
 }
 
-fn describe(sections: &[Section], to: &str) -> String {
-    let of = |section: &Section| {
+fn describe(sections: &[Section<'_>], to: &str) -> String {
+    let of = |section: &Section<'_>| {
         let dots = section.dots.iter().map(|dot| format!("{} {}", dot.name, dot.ratio.text()));
-        format!("{}: {}", label::metric_title(&section.metric), dots.collect::<Vec<_>>().join(", "))
+        format!("{}: {}", section.heading, dots.collect::<Vec<_>>().join(", "))
     };
     format!("Ratios to {to}. {}.", sections.iter().map(of).collect::<Vec<_>>().join("; "))
 }

@@ -23,6 +23,7 @@ const TITLE_SIZE: f64 = 17.0;
 pub(super) const TEXT_SIZE: f64 = 14.0;
 const LEGEND_ROW: f64 = 23.0;
 const TABLE_ROW: f64 = 20.0;
+const HEAD_ROW: f64 = 17.0;
 const TICK_ROW: f64 = 26.0;
 
 /// What surrounds the data.
@@ -61,6 +62,13 @@ pub(super) struct LegendTable {
     pub columns: Vec<String>,
     /// Colour, name, and a text for each column; the last row is the sum.
     pub rows: Vec<(Option<Ink>, String, Vec<String>)>,
+}
+
+impl LegendTable {
+    /// Names of two words stand on two lines, so that columns stay narrow.
+    fn head_lines(&self) -> usize {
+        if self.columns.iter().any(|name| name.contains(' ')) { 2 } else { 1 }
+    }
 }
 
 /// How a legend shows a series.
@@ -179,12 +187,12 @@ pub(super) fn draw(
     let title = wrap(&frame.title, TITLE_SIZE * 1.17, WIDTH - 4.0);
     let legend = legend_rows(&frame.legend);
     let note = frame.note.as_deref().map_or_else(Vec::new, |note| wrap(note, TEXT_SIZE - 1.0, WIDTH - 8.0));
-    let table_rows = frame.table.as_ref().map_or(0, |table| table.rows.len() + 1);
+    let table_height = frame
+        .table
+        .as_ref()
+        .map_or(0.0, |table| table.rows.len() as f64 * TABLE_ROW + table.head_lines() as f64 * HEAD_ROW + 14.0);
     let legend_top = 6.0 + title.len() as f64 * 22.0;
-    let head = legend_top
-        + legend.len() as f64 * LEGEND_ROW
-        + table_rows as f64 * TABLE_ROW
-        + if table_rows > 0 { 10.0 } else { 0.0 };
+    let head = legend_top + legend.len() as f64 * LEGEND_ROW + table_height;
     let y_label_row = if frame.y_label.is_empty() { 6.0 } else { 27.0 };
     let plot_top = head + y_label_row;
     let x_label_row = if frame.x_label.is_empty() { 0.0 } else { 20.0 };
@@ -324,12 +332,17 @@ fn draw_table(root: &DrawingArea<Backend<'_>, Shift>, table: &LegendTable, top: 
         table.rows.iter().map(|(_, name, _)| text_width(name, TEXT_SIZE)).fold(60.0, f64::max).min(150.0) + 24.0;
     let column = ((WIDTH - names - 8.0) / table.columns.len().max(1) as f64).min(120.0);
     let right = |index: usize| names + (index + 1) as f64 * column;
+    let lines = table.head_lines();
+    let bold = Pen { bold: true, ..Pen::RIGHT };
     for (index, name) in table.columns.iter().enumerate() {
-        let at = (right(index), top + TABLE_ROW / 2.0);
-        text(root, at, &clip(name, column - 6.0), Pen { bold: true, ..Pen::RIGHT }, TEXT_SIZE)?;
+        let (first, second) = name.split_once(' ').unwrap_or(("", name));
+        let foot = top + lines as f64 * HEAD_ROW - HEAD_ROW / 2.0;
+        text(root, (right(index), foot - HEAD_ROW), &clip(first, column - 6.0), bold, TEXT_SIZE)?;
+        text(root, (right(index), foot), &clip(second, column - 6.0), bold, TEXT_SIZE)?;
     }
+    let top = top + lines as f64 * HEAD_ROW + 2.0;
     for (row, (ink, name, figures)) in table.rows.iter().enumerate() {
-        let y = top + (row as f64 + 1.5) * TABLE_ROW;
+        let y = top + (row as f64 + 0.5) * TABLE_ROW;
         let bold = ink.is_none();
         if let Some(ink) = ink {
             let corners = [(units(2.0), units(y - 6.5)), (units(15.0), units(y + 6.5))];

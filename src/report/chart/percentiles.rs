@@ -54,7 +54,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
     let how = if y.is_logarithmic() { " (logarithmic)" } else { "" };
     let frame = Frame {
         name: file_name(&[experiment, metric, "percentiles", &group.facet]),
-        title: format!("{what}{}: what the slowest requests took", in_brackets(&group.facet)),
+        title: format!("{}{}", scale.label(&format!("{what} by percentile")), in_brackets(&group.facet)),
         description: describe(&curves, unit),
         experiment: experiment.to_owned(),
         legend: curves.iter().map(|curve| curve.look.clone()).collect(),

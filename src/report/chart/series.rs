@@ -54,7 +54,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
     let how = if y.is_logarithmic() { " (logarithmic)" } else { "" };
     let frame = Frame {
         name: file_name(&[experiment, metric, "samples", &group.facet]),
-        title: format!("{what}{}: every sample over time", in_brackets(&group.facet)),
+        title: format!("{}{}", scale.label(&format!("{what} over time")), in_brackets(&group.facet)),
         description: describe(&series),
         experiment: experiment.to_owned(),
         legend: series.iter().map(|(look, _)| look.clone()).collect(),

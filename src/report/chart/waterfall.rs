@@ -25,7 +25,9 @@ pub(super) fn charts(data: &Data<'_>, experiment: &str) -> Result<Vec<Chart>, Ch
     let phases = Phases::of(&cases.iter().filter_map(|case| fall_of(case)).collect::<Vec<_>>());
     let mut charts = Vec::new();
     for group in groups(&cases) {
-        for part in group.cases.chunks(CASES) {
+        // Even parts: eight cases make two charts of four, not five and three.
+        let parts = group.cases.len().div_ceil(CASES);
+        for part in group.cases.chunks(group.cases.len().div_ceil(parts.max(1)).max(1)) {
             let bars: Vec<(Look, &Waterfall)> =
                 part.iter().filter_map(|case| Some((data.looks.get(case), fall_of(case)?))).collect();
             charts.push(chart(experiment, &group.facet, &phases, &bars)?);
@@ -68,7 +70,7 @@ fn chart(experiment: &str, facet: &str, phases: &Phases, bars: &[(Look, &Waterfa
     let slow = bars.iter().find_map(|(_, fall)| fall.slow.as_ref().map(|_| fall.slow_name()));
     let frame = Frame {
         name: file_name(&[experiment, "waterfall", facet]),
-        title: format!("Where a start's time goes{}: the phases, one after another", in_brackets(facet)),
+        title: format!("{}{}", scale.label("Where a start's time goes"), in_brackets(facet)),
         description: describe(phases, bars),
         experiment: experiment.to_owned(),
         legend: Vec::new(),
