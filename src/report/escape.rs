@@ -32,7 +32,8 @@ fn legal(c: char) -> char {
 /// Text for one cell or one line of Markdown: no line breaks, no markup, no table borders, no mentions.
 pub(super) fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
         match c {
             '\n' | '\r' | '\t' => out.push(' '),
             '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '~' | '#' => {
@@ -43,7 +44,7 @@ pub(super) fn markdown(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '&' => out.push_str("&amp;"),
             // GitHub would notify a person; the zero-width space keeps the text as it reads.
-            '@' => out.push_str("@\u{200b}"),
+            '@' if chars.peek().is_some_and(char::is_ascii_alphanumeric) => out.push_str("@\u{200b}"),
             c => out.push(legal(c)),
         }
     }

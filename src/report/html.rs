@@ -298,8 +298,7 @@ fn host_section(out: &mut String, run: &RunRecord) {
             (Some(_), Ok(bytes)) => human(bytes, "bytes"),
             _ => fact.clone(),
         };
-        let words: Vec<&str> = name.strip_suffix("_bytes").unwrap_or(name).split('_').map(abbreviation).collect();
-        let name = label::capitalised(&words.join(" "));
+        let name = fact_name(name);
         let _ = writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(&name), escape(&shown));
     }
     if run.fingerprint.facts.is_empty() {
@@ -308,14 +307,22 @@ fn host_section(out: &mut String, run: &RunRecord) {
     out.push_str("</dl>\n</section>\n");
 }
 
+/// A fact's name as words: `cpu_model` is "CPU model"; a sysctl keeps the name by which the kernel knows it.
+fn fact_name(name: &str) -> String {
+    if name.contains('.') {
+        return name.to_owned();
+    }
+    let words: Vec<&str> = name.strip_suffix("_bytes").unwrap_or(name).split('_').map(abbreviation).collect();
+    label::capitalised(&words.join(" "))
+}
+
 /// Abbreviations in capitals.
 fn abbreviation(word: &str) -> &str {
     match word {
         "cpu" => "CPU",
         "cpus" => "CPUs",
-        "os" => "OS",
+        "lsm" => "LSM",
         "smt" => "SMT",
-        "numa" => "NUMA",
         word => word,
     }
 }
@@ -368,6 +375,13 @@ mod tests {
             "bridge &lt;x&gt; carries <strong>0.94×</strong> the host&#39;s (95\u{a0}% interval 0.91–0.96): 2\u{a0}ms more, 3 msgs"
         );
         assert_eq!(emphasised("no difference (1.00×)"), "<strong>no difference</strong> (1.00×)");
+    }
+
+    #[test]
+    fn facts_have_names_for_people() {
+        assert_eq!(fact_name("cpu_model"), "CPU model");
+        assert_eq!(fact_name("memory_bytes"), "Memory");
+        assert_eq!(fact_name("sysctl net.ipv4.tcp_rmem"), "sysctl net.ipv4.tcp_rmem");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Everything in the report that names a case goes through here, so that a case has one name on one page.
 
 use crate::record::CaseRecord;
-use crate::record::metric::{self, METRICS};
+use crate::record::metric::{self, Better, METRICS};
 use crate::record::summary::SummaryRow;
 
 /// The name of one series (a runtime with a network mode) and the rest of the case's id, by which charts are split.
@@ -119,9 +119,9 @@ pub(super) fn experiments(cases: &[CaseRecord]) -> Vec<&str> {
     kinds
 }
 
-/// Whether less is better, by the row itself: a file may hold a metric that this version does not know.
-pub(super) fn lower_is_better(row: &SummaryRow) -> bool {
-    row.better == "lower"
+/// Which way is better, by the row itself; `None` for a metric that the run's writer did not know.
+pub(super) fn better(row: &SummaryRow) -> Option<Better> {
+    [Better::Lower, Better::Higher].into_iter().find(|better| better.as_str() == row.better)
 }
 
 /// What a metric means, where this version knows it.

@@ -195,7 +195,7 @@ mod tests {
 
             350 of the 2100 measured samples (16.7 %) were disturbed (time stolen by the hypervisor 175, CPU pressure from outside 350).
 
-            <sub>isobench 0.1.0 · 2026-01-02T03:04:05Z · 6.18.0, x86\_64, Example CPU @​ 2.80GHz · 12 measured blocks, seed 1</sub>
+            <sub>isobench 0.1.0 · 2026-01-02T03:04:05Z · 6.18.0, x86\_64, Example CPU @ 2.80GHz · 12 measured blocks, seed 1</sub>
         "#]].assert_eq(&render(&run, &fixture::summary(&run), &fixture::checks()));
     }
 

@@ -113,7 +113,7 @@ fn metric_group(metric: &str, rows: &[&SummaryRow]) -> Group {
 
 /// `disturbed=7%|outliers=3` as `disturbed 7 %, outliers 3`.
 fn notes(flags: &str) -> String {
-    flags.split('|').map(|flag| flag.replace('=', " ").replace('%', " %")).collect::<Vec<_>>().join(", ")
+    flags.split('|').map(|flag| flag.replace(['=', '_'], " ").replace('%', " %")).collect::<Vec<_>>().join(", ")
 }
 
 /// The checks: a row each, with every cell as people read it.
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn flags_become_words() {
-        assert_eq!(notes("disturbed=7%|outliers=3|interrupted"), "disturbed 7 %, outliers 3, interrupted");
+        assert_eq!(notes("disturbed=7%|outliers=3|few_blocks"), "disturbed 7 %, outliers 3, few blocks");
         assert_eq!(notes(""), "");
     }
 }

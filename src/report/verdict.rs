@@ -53,10 +53,13 @@ pub(super) fn bound(check: &CheckRow) -> String {
         "<=" => "≤",
         other => other,
     };
+    // What stands behind the number says why nothing was judged.
+    let (number, note) =
+        number.split_once(' ').map_or((number, String::new()), |(number, note)| (number, format!(" {note}")));
     match number.parse::<f64>() {
-        Ok(number) if is_ratio(check) => format!("{sign} {number}×"),
-        Ok(number) => format!("{sign} {}", human(number, unit(check))),
-        Err(_) => format!("{sign} {number}"),
+        Ok(number) if is_ratio(check) => format!("{sign} {number}×{note}"),
+        Ok(number) => format!("{sign} {}{note}", human(number, unit(check))),
+        Err(_) => check.bound.clone(),
     }
 }
 
@@ -120,6 +123,10 @@ mod tests {
         assert_eq!((value(&checks[0]), bound(&checks[0])), ("0.94×".to_owned(), "≥ 0.5×".to_owned()));
         assert_eq!((value(&checks[2]), bound(&checks[2])), ("2.57 ms".to_owned(), "≤ 2 ms".to_owned()));
         assert_eq!(value(&checks[4]), "–");
+        let noted = CheckRow { bound: "<= 2000000 (nothing was measured)".to_owned(), ..checks[2].clone() };
+        assert_eq!(bound(&noted), "≤ 2 ms (nothing was measured)");
+        let odd = CheckRow { bound: "about right".to_owned(), ..checks[2].clone() };
+        assert_eq!(bound(&odd), "about right");
     }
 
     #[test]

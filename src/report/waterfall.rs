@@ -46,10 +46,13 @@ impl Waterfall {
     }
 }
 
+/// The steps of each start of a case, by block and iteration: begin, name and duration.
+type Starts<'a> = BTreeMap<(u32, u32), Vec<(u64, &'a str, u64)>>;
+
 /// The waterfall of every case that has one, warm-up blocks left out.
 pub(super) fn of_run(run: &RunRecord) -> Vec<Waterfall> {
     let warmup: BTreeSet<u32> = run.blocks.iter().filter(|block| block.warmup).map(|block| block.block).collect();
-    let mut starts: BTreeMap<&str, BTreeMap<(u32, u32), Vec<(u64, &str, u64)>>> = BTreeMap::new();
+    let mut starts: BTreeMap<&str, Starts<'_>> = BTreeMap::new();
     for row in run.phases.iter().filter(|row| !warmup.contains(&row.block)) {
         let start = starts.entry(&row.case).or_default().entry((row.block, row.iteration)).or_default();
         start.push((row.start_ns, &row.phase, row.duration_ns));
@@ -57,7 +60,7 @@ pub(super) fn of_run(run: &RunRecord) -> Vec<Waterfall> {
     run.cases.iter().filter_map(|case| of_case(&case.id, starts.remove(case.id.as_str())?)).collect()
 }
 
-fn of_case(case: &str, starts: BTreeMap<(u32, u32), Vec<(u64, &str, u64)>>) -> Option<Waterfall> {
+fn of_case(case: &str, starts: Starts<'_>) -> Option<Waterfall> {
     let mut starts: Vec<Start> = starts.into_values().map(start).collect();
     starts.sort_by(|a, b| a.whole.total_cmp(&b.whole));
     let wholes: Vec<f64> = starts.iter().map(|start| start.whole).collect();

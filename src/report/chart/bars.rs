@@ -1,10 +1,14 @@
 //! Medians by mode: one bar a case from zero, with its 95 % interval and its value.
 
 use super::axis::Axis;
-use super::frame::{self, Frame, LegendMark, Pen, TEXT_SIZE, bar_opacity, clip, fill, stroke, text_width};
+use super::frame::{self, Frame};
+use super::legend::Legend;
 use super::palette::{Ink, Look};
+use super::pen::{Pen, TEXT_SIZE, bar_opacity, clip, fill, stroke, text_width};
+use super::plot::Plot;
 use super::{Chart, ChartError, Data, extent, file_name, groups};
 use crate::record::CaseRecord;
+use crate::record::metric::Better;
 use crate::record::summary::SummaryRow;
 use crate::report::figure::{self, Scale};
 use crate::report::label;
@@ -71,7 +75,7 @@ fn grouped<'a>(data: &Data<'a>, rows: &[(&'a CaseRecord, &'a SummaryRow)]) -> Ve
 fn chart(experiment: &str, metric: &str, rows: &[Row<'_>], largest: f64) -> Result<Chart, ChartError> {
     let bars = || rows.iter().filter_map(|row| if let Row::Bar(look, row) = row { Some((look, *row)) } else { None });
     let unit = bars().next().map_or("", |(_, row)| row.unit.as_str());
-    let lower = bars().next().is_some_and(|(_, row)| label::lower_is_better(row));
+    let better = bars().next().and_then(|(_, row)| label::better(row));
     let scale = Scale::of(largest, unit);
     let words = rows.iter().map(|row| match row {
         Row::Heading(text) => text.as_str(),
@@ -83,26 +87,28 @@ fn chart(experiment: &str, metric: &str, rows: &[Row<'_>], largest: f64) -> Resu
     let what = label::metric_title(metric);
     let first_heading =
         rows.iter().find_map(|row| if let Row::Heading(text) = row { Some(text.as_str()) } else { None });
-    let direction = if lower { "less is better" } else { "more is better" };
+    let direction = match better {
+        Some(Better::Lower) => " (less is better)",
+        Some(Better::Higher) => " (more is better)",
+        None => "",
+    };
     let frame = Frame {
         name: file_name(&[experiment, metric]),
         title: scale.label(&format!("{what} by mode")),
         description: describe(rows),
         experiment: experiment.to_owned(),
-        legend: Vec::new(),
-        legend_mark: LegendMark::Square,
-        table: None,
+        legend: Legend::None,
         note: bars()
             .any(|(_, row)| row.ci95_low.is_some())
             .then(|| "Bars are medians, whiskers their 95 % intervals.".to_owned()),
         plot_height: rows.len() as f64 * ROW + if first_heading.is_some() { 0.0 } else { 6.0 },
         left,
         right: figures + 26.0,
-        x_label: format!("{} ({direction})", scale.label(&label::lowered(&what))),
+        x_label: format!("{}{direction}", scale.label(&label::lowered(&what))),
         y_label: String::new(),
     };
     let x = Axis::from_zero(largest, &scale, 5);
-    let ticks = (&|value: f64| scale.number(value) as String, &|_: f64| String::new());
+    let ticks = (&|value: f64| scale.number(value), &|_: f64| String::new());
     frame::draw(&frame, (x, Axis::rows(rows.len() as f64)), (ticks.0, ticks.1), |plot| {
         for (index, row) in rows.iter().enumerate() {
             let y = index as f64;
@@ -118,7 +124,7 @@ fn chart(experiment: &str, metric: &str, rows: &[Row<'_>], largest: f64) -> Resu
     })
 }
 
-fn bar(plot: &mut frame::Plot<'_, '_>, look: &Look, row: &SummaryRow, y: f64) -> Result<(), ChartError> {
+fn bar(plot: &mut Plot<'_, '_>, look: &Look, row: &SummaryRow, y: f64) -> Result<(), ChartError> {
     plot.bar((0.0, row.p50.max(0.0)), y, 15.0, fill(look.ink, bar_opacity(look)))?;
     let mut end = row.p50;
     if let Some((low, high)) = row.ci95_low.zip(row.ci95_high).filter(|(low, high)| low.is_finite() && high.is_finite())

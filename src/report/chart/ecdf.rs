@@ -1,8 +1,10 @@
 //! How start-up times are distributed: the share of starts that took at most so long, one curve a case.
 
 use super::axis::Axis;
-use super::frame::{self, Frame, LegendMark, Pen, fill, stroke};
+use super::frame::{self, Frame};
+use super::legend::{Legend, Mark};
 use super::palette::{Ink, Look};
+use super::pen::{Pen, fill, stroke};
 use super::{Chart, ChartError, Data, Group, extent, file_name, groups, in_brackets};
 use crate::record::CaseRecord;
 use crate::report::figure::{self, Scale};
@@ -55,9 +57,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
         title: format!("Share of starts by {}{}", scale.label(&what), in_brackets(&group.facet)),
         description: describe(&curves),
         experiment: experiment.to_owned(),
-        legend: curves.iter().map(legend_entry).collect(),
-        legend_mark: LegendMark::Line,
-        table: None,
+        legend: Legend::Series(Mark::Line, curves.iter().map(legend_entry).collect()),
         note: Some("Dots mark the median (beside the name) and, from 100 starts on, the 99th percentile.".to_owned()),
         plot_height: 250.0,
         left: 46.0,
@@ -68,7 +68,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
     let y = Axis::with_ticks(0.0, 1.0, false, vec![0.0, 0.25, 0.5, 0.75, 0.9, 0.99]);
     let end = x.high();
     let start = x.low();
-    let ticks = (&|value: f64| scale.number(value) as String, &|value: f64| figure::share(value));
+    let ticks = (&|value: f64| scale.number(value), &|value: f64| figure::share(value));
     frame::draw(&frame, (x, y), (ticks.0, ticks.1), |plot| {
         plot.line(vec![(start, 0.0), (end, 0.0)], stroke(Ink::MUTED, false, 1.0))?;
         for curve in &curves {

@@ -1,10 +1,14 @@
 //! What differs from the baseline: a dot and an interval a case, against a line at 1.
 
 use super::axis::Axis;
-use super::frame::{self, Frame, LegendMark, Pen, Plot, TEXT_SIZE, clip, fill, stroke, text_width};
+use super::frame::{self, Frame};
+use super::legend::Legend;
 use super::palette::{Ink, Look};
+use super::pen::{Pen, TEXT_SIZE, WIDTH, clip, fill, stroke, text_width};
+use super::plot::Plot;
 use super::{Chart, ChartError, Data, extent, file_name, groups, in_brackets};
 use crate::record::CaseRecord;
+use crate::record::metric::Better;
 use crate::record::summary::SummaryRow;
 use crate::report::figure::{Ratio, Scale};
 use crate::report::label::{self, place};
@@ -24,7 +28,7 @@ struct Dot {
 struct Section<'a> {
     heading: String,
     metric: &'a str,
-    lower: bool,
+    better: Option<Better>,
     dots: Vec<Dot>,
 }
 
@@ -65,13 +69,13 @@ type Row<'a> = (&'a CaseRecord, &'a SummaryRow, Ratio);
 /// One section a metric; one a facet when the metric has many rows.
 fn sections<'a>(data: &Data<'_>, metric: &'a str, rows: &[Row<'_>]) -> Vec<Section<'a>> {
     let Some((_, first, _)) = rows.first() else { return Vec::new() };
-    let lower = label::lower_is_better(first);
+    let better = label::better(first);
     let title = label::metric_title(metric);
     let dot = |(case, _, ratio): &Row<'_>, name: String| Dot { name, look: data.looks.get(case), ratio: *ratio };
     let mut sections = Vec::new();
     if rows.len() <= SECTION {
         let dots = rows.iter().zip(names(data, rows)).map(|(row, name)| dot(row, name)).collect();
-        sections.push(Section { heading: title, metric, lower, dots });
+        sections.push(Section { heading: title, metric, better, dots });
         return sections;
     }
     let cases: Vec<&CaseRecord> = rows.iter().map(|(case, _, _)| *case).collect();
@@ -81,7 +85,7 @@ fn sections<'a>(data: &Data<'_>, metric: &'a str, rows: &[Row<'_>]) -> Vec<Secti
         for part in members.chunks(ROWS - 1) {
             let dots = part.iter().map(|row| dot(row, data.looks.get(row.0).name)).collect();
             let heading = format!("{title}{}", in_brackets(&group.facet));
-            sections.push(Section { heading, metric, lower, dots });
+            sections.push(Section { heading, metric, better, dots });
         }
     }
     sections
@@ -129,9 +133,7 @@ fn chart(experiment: &str, to: &str, sections: &[Section<'_>]) -> Result<Chart, 
         title: format!("{subject}: ratio to {to}, with 95 % intervals"),
         description: describe(sections, to),
         experiment: experiment.to_owned(),
-        legend: Vec::new(),
-        legend_mark: LegendMark::Dot,
-        table: None,
+        legend: Legend::None,
         note: Some(if hollow { format!("{note} Hollow dots have no interval.") } else { note.to_owned() }),
         plot_height: rows as f64 * ROW,
         left,
@@ -139,12 +141,14 @@ fn chart(experiment: &str, to: &str, sections: &[Section<'_>]) -> Result<Chart, 
         x_label: format!("ratio to {to} (logarithmic)"),
         y_label: String::new(),
     };
-    let ticks = (&|value: f64| plain.number(value) as String, &|_: f64| String::new());
+    let ticks = (&|value: f64| plain.number(value), &|_: f64| String::new());
     frame::draw(&frame, (x, Axis::rows(rows as f64)), (ticks.0, ticks.1), |plot| {
-        plot.line(vec![(1.0, -0.5), (1.0, rows as f64 - 0.5)], stroke(Ink::TEXT, false, 1.5))?;
         let mut y = 0.0;
         for section in sections {
             heading(plot, section, y, figures)?;
+            // Not through the headings, which may be long.
+            let foot = y + 0.5 + section.dots.len() as f64;
+            plot.line(vec![(1.0, y + 0.5), (1.0, foot)], stroke(Ink::TEXT, false, 1.5))?;
             for dot in &section.dots {
                 y += 1.0;
                 draw_dot(plot, dot, y, (left, figures))?;
@@ -157,8 +161,12 @@ fn chart(experiment: &str, to: &str, sections: &[Section<'_>]) -> Result<Chart, 
 
 fn heading(plot: &mut Plot<'_, '_>, section: &Section<'_>, y: f64, figures: f64) -> Result<(), ChartError> {
     plot.row_label(2.0, y + 0.1, &section.heading, Pen { bold: true, ..Pen::LEFT })?;
-    let direction = if section.lower { "← less is better" } else { "more is better →" };
-    plot.row_label(frame::WIDTH - figures - 4.0, y + 0.1, direction, Pen::NOTE)
+    let direction = match section.better {
+        Some(Better::Lower) => "← less is better",
+        Some(Better::Higher) => "more is better →",
+        None => "",
+    };
+    plot.row_label(WIDTH - figures - 4.0, y + 0.1, direction, Pen::NOTE)
 }
 
 fn draw_dot(plot: &mut Plot<'_, '_>, dot: &Dot, y: f64, (left, right): (f64, f64)) -> Result<(), ChartError> {
@@ -171,7 +179,7 @@ fn draw_dot(plot: &mut Plot<'_, '_>, dot: &Dot, y: f64, (left, right): (f64, f64
         None => stroke(dot.look.ink, false, 2.0),
     };
     plot.dot((dot.ratio.at, y), 4.2, mark)?;
-    plot.row_label(frame::WIDTH - right - 4.0, y, &figures(dot), Pen::LEFT)
+    plot.row_label(WIDTH - right - 4.0, y, &figures(dot), Pen::LEFT)
 }
 
 /// `0.94× (0.91–0.96)`.

@@ -1,6 +1,7 @@
 //! Charts: functions from a run and its summary to SVG, drawn with plotters.
 //!
-//! One chart a file, each left out when there is nothing to show; `frame` is the sheet they share, `axis` finds round
+//! One chart a file, each left out when there is nothing to show; `frame` is the sheet they share (with `legend`, `plot` and
+//! `pen`), `axis` finds round
 //! ticks, `palette` fixes who has which colour, `theme` makes the SVG follow light and dark. Called by [`super`].
 
 use std::collections::BTreeSet;
@@ -16,8 +17,11 @@ mod bars;
 mod ecdf;
 mod forest;
 mod frame;
+mod legend;
 pub(super) mod palette;
+mod pen;
 mod percentiles;
+mod plot;
 mod series;
 pub(super) mod theme;
 mod waterfall;

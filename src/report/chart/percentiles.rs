@@ -3,8 +3,10 @@
 use hdrhistogram::Histogram;
 
 use super::axis::Axis;
-use super::frame::{self, Frame, LegendMark, fill, stroke};
+use super::frame::{self, Frame};
+use super::legend::{Legend, Mark};
 use super::palette::{Ink, Look};
+use super::pen::{fill, stroke};
 use super::{Chart, ChartError, Data, Group, extent, file_name, groups, in_brackets};
 use crate::record::CaseRecord;
 use crate::report::figure::{self, Scale};
@@ -57,9 +59,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
         title: format!("{}{}", scale.label(&format!("{what} by percentile")), in_brackets(&group.facet)),
         description: describe(&curves, unit),
         experiment: experiment.to_owned(),
-        legend: curves.iter().map(|curve| curve.look.clone()).collect(),
-        legend_mark: LegendMark::Line,
-        table: None,
+        legend: Legend::Series(Mark::Line, curves.iter().map(|curve| curve.look.clone()).collect()),
         note: Some("Read at 99: one of a hundred requests took at least so long.".to_owned()),
         plot_height: 240.0,
         left: 46.0,
@@ -67,7 +67,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
         x_label: "percentile, %".to_owned(),
         y_label: format!("{}{how}", scale.label(&label::lowered(&what))),
     };
-    let ticks = (&|x: f64| percent(x), &|value: f64| scale.number(value) as String);
+    let ticks = (&|x: f64| percent(x), &|value: f64| scale.number(value));
     let floor = y.low();
     frame::draw(&frame, (x, y), (ticks.0, ticks.1), |plot| {
         plot.line(vec![(0.0, floor), (deepest, floor)], stroke(Ink::MUTED, false, 1.0))?;

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::axis::Axis;
-use super::frame::{self, Frame, LegendMark, Plot, fill, stroke};
+use super::frame::{self, Frame};
+use super::legend::{Legend, Mark};
 use super::palette::{Ink, Look};
+use super::pen::{fill, stroke};
+use super::plot::Plot;
 use super::{Chart, ChartError, Data, Group, extent, file_name, groups, in_brackets};
 use crate::record::{CaseRecord, Sample};
 use crate::report::figure::Scale;
@@ -57,9 +60,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
         title: format!("{}{}", scale.label(&format!("{what} over time")), in_brackets(&group.facet)),
         description: describe(&series),
         experiment: experiment.to_owned(),
-        legend: series.iter().map(|(look, _)| look.clone()).collect(),
-        legend_mark: LegendMark::Dot,
-        table: None,
+        legend: Legend::Series(Mark::Dot, series.iter().map(|(look, _)| look.clone()).collect()),
         note: note(
             thinned,
             samples().any(|sample| sample.flags.warmup),
@@ -73,7 +74,7 @@ fn chart(data: &Data<'_>, experiment: &str, metric: &str, group: &Group<'_>) -> 
     };
     let floor = y.low();
     let (start, end) = (x.low(), x.high());
-    let ticks = (&|value: f64| time.number(value) as String, &|value: f64| scale.number(value) as String);
+    let ticks = (&|value: f64| time.number(value), &|value: f64| scale.number(value));
     frame::draw(&frame, (x, y), (ticks.0, ticks.1), |plot| {
         for block in data.run.blocks.iter().filter(|block| block.warmup) {
             let ends = (block.start_ns as f64, block.start_ns.saturating_add(block.duration_ns) as f64);

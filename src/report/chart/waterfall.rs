@@ -1,8 +1,11 @@
 //! Where a start's time goes: stacked phases of two starts a case that happened, and a table of times as the legend.
 
 use super::axis::Axis;
-use super::frame::{self, Frame, LegendMark, LegendTable, Pen, Plot, TEXT_SIZE, clip, fill, text_width};
+use super::frame::{self, Frame};
+use super::legend::{Legend, Table};
 use super::palette::{Ink, Look, PHASES};
+use super::pen::{Pen, TEXT_SIZE, clip, fill, text_width};
+use super::plot::Plot;
 use super::{Chart, ChartError, Data, extent, file_name, groups, in_brackets};
 use crate::record::CaseRecord;
 use crate::report::figure::{self, Scale};
@@ -73,9 +76,7 @@ fn chart(experiment: &str, facet: &str, phases: &Phases, bars: &[(Look, &Waterfa
         title: format!("{}{}", scale.label("Where a start's time goes"), in_brackets(facet)),
         description: describe(phases, bars),
         experiment: experiment.to_owned(),
-        legend: Vec::new(),
-        legend_mark: LegendMark::Square,
-        table: Some(legend(phases, bars)),
+        legend: Legend::Table(legend(phases, bars)),
         note: Some(match slow {
             Some("p99") => "Upper bar: the start nearest the median (its times are in the table). Lower bar: the one nearest the 99th percentile.".to_owned(),
             Some(_) => "Upper bar: the start nearest the median (its times are in the table). Lower bar: the slowest.".to_owned(),
@@ -88,7 +89,7 @@ fn chart(experiment: &str, facet: &str, phases: &Phases, bars: &[(Look, &Waterfa
         y_label: String::new(),
     };
     let x = Axis::from_zero(largest, &scale, 6);
-    let ticks = (&|value: f64| scale.number(value) as String, &|_: f64| String::new());
+    let ticks = (&|value: f64| scale.number(value), &|_: f64| String::new());
     frame::draw(&frame, (x, Axis::rows(rows)), (ticks.0, ticks.1), |plot| {
         for (index, (look, fall)) in bars.iter().enumerate() {
             let y = index as f64 * CASE_ROWS + 0.3;
@@ -114,7 +115,7 @@ fn stack(plot: &mut Plot<'_, '_>, phases: &Phases, start: &Start, y: f64, opacit
 }
 
 /// A row a phase, a column a case: its time in the median start.
-fn legend(phases: &Phases, bars: &[(Look, &Waterfall)]) -> LegendTable {
+fn legend(phases: &Phases, bars: &[(Look, &Waterfall)]) -> Table {
     let mut rows: Vec<(Option<Ink>, String, Vec<String>)> = Vec::new();
     for name in &phases.named {
         let times = bars.iter().map(|(_, fall)| figure::value(fall.time_of(name), "ns")).collect();
@@ -126,7 +127,7 @@ fn legend(phases: &Phases, bars: &[(Look, &Waterfall)]) -> LegendTable {
     }
     let wholes = bars.iter().map(|(_, fall)| figure::value(fall.median.whole, "ns")).collect();
     rows.push((None, "whole".to_owned(), wholes));
-    LegendTable { columns: bars.iter().map(|(look, _)| look.name.clone()).collect(), rows }
+    Table { columns: bars.iter().map(|(look, _)| look.name.clone()).collect(), rows }
 }
 
 /// The time of the phases without a colour of their own; `None` when the case has none of them.
