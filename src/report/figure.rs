@@ -86,8 +86,11 @@ pub(super) fn interval(low: Option<f64>, high: Option<f64>, unit: &str) -> Strin
     if !low.is_finite() || !high.is_finite() {
         return ABSENT.to_owned();
     }
+    if unit == "count" {
+        return format!("{}–{}", human(low, unit), human(high, unit));
+    }
     let scale = Scale::of(low.abs().max(high.abs()), unit);
-    let usual = if unit == "count" { 0 } else { scale.decimals(high) };
+    let usual = scale.decimals(high);
     let write = |decimals: usize| {
         (format!("{:.decimals$}", low / scale.divisor), format!("{:.decimals$}", high / scale.divisor))
     };
@@ -209,7 +212,7 @@ mod tests {
         assert_eq!(interval(Some(990e3), Some(1.01e6), "ns"), "0.99–1.01 ms");
         assert_eq!(interval(Some(10_100.0), Some(10_400.0), "1/s"), "10.1–10.4k/s");
         assert_eq!(interval(Some(12_281.0), Some(12_293.0), "ns"), "12.28–12.29 µs");
-        assert_eq!(interval(Some(0.0), Some(2.0), "count"), "0–2");
+        assert_eq!(interval(Some(0.0), Some(2.5), "count"), "0–2.5");
         assert_eq!(interval(None, Some(1.0), "ns"), "–");
         assert_eq!(interval(Some(f64::NAN), Some(1.0), "ns"), "–");
     }

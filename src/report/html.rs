@@ -332,7 +332,23 @@ fn method_section(out: &mut String, run: &RunRecord, summary: &[SummaryRow]) {
     for (name, text) in method::steps(run) {
         let _ = writeln!(out, "<dt>{name}</dt><dd>{}</dd>", escape(&text));
     }
-    out.push_str("</dl>\n<h3>Metrics</h3>\n<dl>\n");
+    out.push_str("</dl>\n");
+    if !summary.is_empty() {
+        out.push_str("<h3>Metrics</h3>\n<dl>\n");
+        metrics(out, summary);
+        out.push_str("</dl>\n");
+    }
+    let _ = write!(
+        out,
+        "<h3>To repeat it</h3>\n<pre><code>{}</code></pre>\n\
+         <details>\n<summary>The scenario, {}</summary>\n<pre><code>{}</code></pre>\n</details>\n</section>\n",
+        escape(&method::command(run)),
+        escape(&format!("{}.toml", run.meta.name)),
+        escape(&run.meta.scenario_toml)
+    );
+}
+
+fn metrics(out: &mut String, summary: &[SummaryRow]) {
     for metric in label::metrics(summary) {
         let unit = summary.iter().find(|row| row.metric == metric).map_or("", |row| row.unit.as_str());
         let meaning = label::meaning(metric).map_or_else(String::new, |meaning| format!(": {meaning}"));
@@ -345,14 +361,6 @@ fn method_section(out: &mut String, run: &RunRecord, summary: &[SummaryRow]) {
             escape(unit)
         );
     }
-    let _ = write!(
-        out,
-        "</dl>\n<h3>To repeat it</h3>\n<pre><code>{}</code></pre>\n\
-         <details>\n<summary>The scenario, {}</summary>\n<pre><code>{}</code></pre>\n</details>\n</section>\n",
-        escape(&method::command(run)),
-        escape(&format!("{}.toml", run.meta.name)),
-        escape(&run.meta.scenario_toml)
-    );
 }
 
 fn footer(out: &mut String, run: &RunRecord) {

@@ -94,8 +94,7 @@ fn write_table(out: &mut String, summary: &[SummaryRow]) {
             experiments.push(&row.experiment);
         }
     }
-    let _ =
-        writeln!(out, "| metric | case | median | 95 % interval | ratio | 95 % interval |\n|---|---|--:|--:|--:|--:|");
+    let _ = writeln!(out, "| metric | case | median (95 % interval) | ratio (95 % interval) |\n|---|---|--:|--:|");
     let mut written = 0;
     for experiment in experiments {
         let rows = rows.iter().copied().filter(|row| row.experiment == experiment);
@@ -112,15 +111,17 @@ fn write_table(out: &mut String, summary: &[SummaryRow]) {
     out.push('\n');
 }
 
-fn cells(row: &SummaryRow) -> [String; 6] {
+fn cells(row: &SummaryRow) -> [String; 4] {
+    let with = |value: String, interval: Option<String>| match interval {
+        Some(interval) if interval != figure::ABSENT => format!("{value} ({interval})"),
+        _ => value,
+    };
     let ratio = Ratio::of(row);
     [
         row.metric.clone(),
         row.case.clone(),
-        figure::value(row.p50, &row.unit),
-        figure::interval(row.ci95_low, row.ci95_high, &row.unit),
-        ratio.map_or_else(|| figure::ABSENT.to_owned(), Ratio::text),
-        ratio.and_then(Ratio::ci_text).unwrap_or_else(|| figure::ABSENT.to_owned()),
+        with(figure::value(row.p50, &row.unit), Some(figure::interval(row.ci95_low, row.ci95_high, &row.unit))),
+        ratio.map_or_else(|| figure::ABSENT.to_owned(), |ratio| with(ratio.text(), ratio.ci_text())),
     ]
     .map(|cell| escape(&cell))
 }
@@ -172,26 +173,26 @@ mod tests {
 
             - not measured: network/builtin/macvlan/\*: the kernel has no macvlan driver (CONFIG\_MACVLAN is not set)
 
-            | metric | case | median | 95 % interval | ratio | 95 % interval |
-            |---|---|--:|--:|--:|--:|
-            | ready | startup/floor/none/c1 | 876 µs | 866–881 µs | – | – |
-            | ready | startup/builtin/host/c1 | 1.37 ms | 1.36–1.37 ms | 1.58× | 1.56–1.58 |
-            | ready | startup/builtin/none/c1 | 1.79 ms | 1.78–1.82 ms | 2.07× | 2.05–2.07 |
-            | ready | startup/builtin/bridge/c1 | 2.38 ms | 2.37–2.40 ms | 2.74× | 2.70–2.74 |
-            | ready | startup/builtin/container/c1 | 1.39 ms | 1.39–1.40 ms | 1.61× | 1.58–1.62 |
-            | exit | startup/floor/none/c1 | 1.06 ms | 1.05–1.07 ms | – | – |
-            | exit | startup/builtin/host/c1 | 1.56 ms | 1.55–1.57 ms | 1.48× | 1.47–1.49 |
-            | exit | startup/builtin/none/c1 | 1.98 ms | 1.97–2.01 ms | 1.89× | 1.87–1.89 |
-            | exit | startup/builtin/bridge/c1 | 2.58 ms | 2.56–2.59 ms | 2.44× | 2.42–2.45 |
-            | exit | startup/builtin/container/c1 | 1.59 ms | 1.585–1.592 ms | 1.52× | 1.49–1.52 |
-            | throughput | network/builtin/host/egress/tcp\_stream | 43.3 Gbit/s | 43.1–43.5 Gbit/s | – | – |
-            | throughput | network/builtin/host/ingress/tcp\_stream | 43.8 Gbit/s | 43.4–44.2 Gbit/s | – | – |
-            | throughput | network/builtin/bridge/egress/tcp\_stream | 40.9 Gbit/s | 40.7–41.1 Gbit/s | 0.94× | 0.93–0.96 |
-            | throughput | network/builtin/bridge/ingress/tcp\_stream | 38.6 Gbit/s | 38.2–38.7 Gbit/s | 0.880× | 0.875–0.884 |
-            | cpu\_per\_byte | network/builtin/host/egress/tcp\_stream | 0.291 ns/B | 0.286–0.292 ns/B | – | – |
-            | cpu\_per\_byte | network/builtin/host/ingress/tcp\_stream | 0.294 ns/B | 0.291–0.296 ns/B | – | – |
-            | cpu\_per\_byte | network/builtin/bridge/egress/tcp\_stream | 0.330 ns/B | 0.328–0.332 ns/B | 1.14× | 1.12–1.15 |
-            | cpu\_per\_byte | network/builtin/bridge/ingress/tcp\_stream | 0.346 ns/B | 0.343–0.348 ns/B | 1.18× | 1.18–1.19 |
+            | metric | case | median (95 % interval) | ratio (95 % interval) |
+            |---|---|--:|--:|
+            | ready | startup/floor/none/c1 | 876 µs (866–881 µs) | – |
+            | ready | startup/builtin/host/c1 | 1.37 ms (1.36–1.37 ms) | 1.58× (1.56–1.58) |
+            | ready | startup/builtin/none/c1 | 1.79 ms (1.78–1.82 ms) | 2.07× (2.05–2.07) |
+            | ready | startup/builtin/bridge/c1 | 2.38 ms (2.37–2.40 ms) | 2.74× (2.70–2.74) |
+            | ready | startup/builtin/container/c1 | 1.39 ms (1.39–1.40 ms) | 1.61× (1.58–1.62) |
+            | exit | startup/floor/none/c1 | 1.06 ms (1.05–1.07 ms) | – |
+            | exit | startup/builtin/host/c1 | 1.56 ms (1.55–1.57 ms) | 1.48× (1.47–1.49) |
+            | exit | startup/builtin/none/c1 | 1.98 ms (1.97–2.01 ms) | 1.89× (1.87–1.89) |
+            | exit | startup/builtin/bridge/c1 | 2.58 ms (2.56–2.59 ms) | 2.44× (2.42–2.45) |
+            | exit | startup/builtin/container/c1 | 1.59 ms (1.585–1.592 ms) | 1.52× (1.49–1.52) |
+            | throughput | network/builtin/host/egress/tcp\_stream | 43.3 Gbit/s (43.1–43.5 Gbit/s) | – |
+            | throughput | network/builtin/host/ingress/tcp\_stream | 43.8 Gbit/s (43.4–44.2 Gbit/s) | – |
+            | throughput | network/builtin/bridge/egress/tcp\_stream | 40.9 Gbit/s (40.7–41.1 Gbit/s) | 0.94× (0.93–0.96) |
+            | throughput | network/builtin/bridge/ingress/tcp\_stream | 38.6 Gbit/s (38.2–38.7 Gbit/s) | 0.880× (0.875–0.884) |
+            | cpu\_per\_byte | network/builtin/host/egress/tcp\_stream | 0.291 ns/B (0.286–0.292 ns/B) | – |
+            | cpu\_per\_byte | network/builtin/host/ingress/tcp\_stream | 0.294 ns/B (0.291–0.296 ns/B) | – |
+            | cpu\_per\_byte | network/builtin/bridge/egress/tcp\_stream | 0.330 ns/B (0.328–0.332 ns/B) | 1.14× (1.12–1.15) |
+            | cpu\_per\_byte | network/builtin/bridge/ingress/tcp\_stream | 0.346 ns/B (0.343–0.348 ns/B) | 1.18× (1.18–1.19) |
 
             350 of the 2100 measured samples (16.7 %) were disturbed (time stolen by the hypervisor 175, CPU pressure from outside 350).
 
@@ -207,7 +208,7 @@ mod tests {
         let text = render(&run, &fixture::summary(&run), &[]);
         assert!(!text.contains("<script>") && !text.contains("<i>") && !text.contains("@someone"), "{text}");
         for line in text.lines().filter(|line| line.starts_with('|')) {
-            assert_eq!(line.replace("\\|", "").matches('|').count(), 7, "{line}");
+            assert_eq!(line.replace("\\|", "").matches('|').count(), 5, "{line}");
         }
     }
 

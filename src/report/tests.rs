@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::fixture;
 use super::{Rendered, render, to_memory};
-use crate::record::{CaseRecord, CheckRow, Flags, RunRecord, Verdict};
+use crate::record::{CaseRecord, CheckRow, EnforcementRow, Flags, RunRecord, Verdict};
 
 fn rendered(run: &RunRecord) -> Rendered {
     let rendered = to_memory(run, &fixture::summary(run), &fixture::checks()).unwrap();
@@ -320,6 +320,31 @@ fn what_comes_from_files_stays_text() {
         well_formed(name, svg);
         assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c)), "{name}");
     }
+}
+
+#[test]
+fn enforcement_rows_have_a_table() {
+    let mut run = fixture::run_of(Vec::new(), 1, 1);
+    assert!(!rendered(&run).html.contains("enforcement-table"));
+    run.enforcement.push(EnforcementRow {
+        case: "memory/builtin/none/64M".to_owned(),
+        controller: "memory".to_owned(),
+        setting: "limit".to_owned(),
+        requested: 67_108_864.0,
+        achieved: 66_060_288.0,
+        accounted: None,
+        unit: "bytes".to_owned(),
+        error_pct: -1.5625,
+        error_ci95_low: -1.7,
+        error_ci95_high: -1.4,
+        accounting_error_pct: None,
+        tolerance_pct: 2.0,
+        verdict: Verdict::Pass,
+    });
+    let html = rendered(&run).html;
+    let row = html.split("<tr>").find(|row| row.contains("memory limit")).unwrap();
+    let row = row.split("</tr>").next().unwrap();
+    expect_test::expect![[r#"<td><span class="badge pass">pass</span></td><th scope="row">memory limit</th><td>memory/builtin/none/64M</td><td class="n">64.0 MiB</td><td class="n">63.0 MiB</td><td class="n">–</td><td class="n">-1.6 %</td><td class="n">-1.7 % to -1.4 %</td><td class="n">–</td><td class="n">±2 %</td>"#]].assert_eq(row);
 }
 
 #[test]
