@@ -81,8 +81,12 @@ pub(super) fn adapt(svg: &str, dress: &Dress<'_>) -> String {
 }
 
 /// An adapted SVG as a file of its own: with the dark colours inside.
+///
+/// `color-scheme` makes a browser that opens the file paint a dark canvas behind it; without, the light ink of the dark
+/// scheme would stand on white.
 pub(super) fn standalone(svg: &str) -> String {
-    svg.replacen("</desc>\n", &format!("</desc>\n<style>\n{}</style>\n", dark_css()), 1)
+    let style = format!("<style>\nsvg {{ color-scheme: light dark }}\n{}</style>\n", dark_css());
+    svg.replacen("</desc>\n", &format!("</desc>\n{style}"), 1)
 }
 
 #[cfg(test)]
