@@ -1,0 +1,145 @@
+//! `kind = "network"`: every runtime × network × path × test, and the sizes of the flow.
+//!
+//! A case is called `network/<runtime>/<network>/<path>/<test>`. Where the file lists several values of a further
+//! key, a part is added for it, in this order: `/d<duration>`, `/w<warmup>`, `/m<message_size>`, `/s<streams>`, and
+//! `/pin` or `/nopin`.
+
+use std::time::Duration;
+
+use super::matrix::product;
+use super::read::{self, Table, Wrong};
+use super::{Case, CaseKind, NetworkCase, NetworkMode, NetworkTest, RuntimeKind, TrafficPath};
+
+/// The keys that span the matrix and the rest, for `isobench list`: name, values or range, default.
+pub(super) const KEYS: &[super::Key] = &[
+    ("runtime", "builtin", "\"builtin\"", "the runtime of the container end"),
+    ("network", "host, bridge, container", "required", "how the container end is connected"),
+    (
+        "path",
+        "egress, ingress, internal",
+        "\"egress\"",
+        "container to peer; peer to published port; container to container",
+    ),
+    ("test", "tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr", "required", "the workload"),
+    ("duration", "\"10ms\" to \"1h\"", "\"1s\"", "the measured time of one sample"),
+    ("warmup", "\"0ms\" to \"1m\"", "\"100ms\"", "how long the flow runs before it"),
+    (
+        "message_size",
+        "1 to \"64M\" (UDP: 65507)",
+        "128K stream, 1 rr and crr, 1400 udp_stream",
+        "bytes a write or a request",
+    ),
+    ("streams", "1 to 256", "1", "parallel flows"),
+    ("pin", "true, false", "true", "client and server on different CPUs"),
+    ("baseline", "a network mode", "\"host\" where listed", "what ratios are made to"),
+];
+
+/// The most that one IPv4 UDP datagram carries: 65535 less the IP and UDP headers.
+const MAX_DATAGRAM: u32 = 65_507;
+
+/// What a network case measures, by its test.
+pub(super) fn metrics(test: NetworkTest) -> &'static [&'static str] {
+    match test {
+        NetworkTest::TcpStream => &["throughput", "cpu_per_byte", "retransmits"],
+        NetworkTest::TcpRr => &["rtt", "messages", "cpu_per_message", "retransmits"],
+        NetworkTest::TcpCrr => &["connects", "rtt", "cpu_per_message"],
+        NetworkTest::UdpStream => &["throughput", "messages", "loss", "cpu_per_byte", "cpu_per_message"],
+        NetworkTest::UdpRr => &["rtt", "messages", "cpu_per_message"],
+    }
+}
+
+fn default_message_size(test: NetworkTest) -> u32 {
+    match test {
+        NetworkTest::TcpStream => 128 << 10,
+        NetworkTest::TcpRr | NetworkTest::TcpCrr | NetworkTest::UdpRr => 1,
+        NetworkTest::UdpStream => 1400,
+    }
+}
+
+/// Reads one `[[experiment]]` of this kind and expands it to its cases.
+pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
+    let second = Duration::from_secs(1);
+    let runtimes =
+        table.list("runtime", &[RuntimeKind::Builtin], |node| match read::name("runtime", RuntimeKind::ALL)(node)? {
+            RuntimeKind::Floor => Err(Wrong::new(
+                "the floor has no network to measure: it is a bare clone3 and exec",
+                "use \"builtin\"; network = \"host\" is what ratios go to",
+            )),
+            runtime => Ok(runtime),
+        });
+    let networks = table.required_list("network", NetworkMode::ALL, |node| {
+        match read::name("network mode", NetworkMode::ALL)(node)? {
+            NetworkMode::None => Err(Wrong::new(
+                "nothing reaches a container with network `none`, so there is no traffic to measure",
+                "leave it out; known here are host, bridge, container",
+            )),
+            network => Ok(network),
+        }
+    });
+    let paths = table.list("path", &[TrafficPath::Egress], read::name("path", TrafficPath::ALL));
+    let tests = table.required_list("test", NetworkTest::ALL, read::name("network test", NetworkTest::ALL));
+    let durations = table.list("duration", &[second], read::duration(second / 100, second * 3600));
+    let warmups = table.list("warmup", &[second / 10], read::duration(Duration::ZERO, second * 60));
+    let sizes = table.list("message_size", &[None], |node| read::bytes(1, 64 << 20)(node).map(Some));
+    let streams = table.list("streams", &[1], read::whole(1, 256));
+    let pins = table.list("pin", &[true], read::boolean);
+    let baseline = table.one("baseline", read::name("network mode", NetworkMode::ALL));
+
+    if let Some(test) = (0..tests.len()).map(|t| *tests.at(t)).find(|test| is_udp(*test)) {
+        let too_long = sizes.iter().filter(|(size, _)| size.is_some_and(|size| size > MAX_DATAGRAM));
+        for span in too_long.map(|(_, span)| span.clone()).collect::<Vec<_>>() {
+            let help = format!("at most {MAX_DATAGRAM}, or a second [[experiment]] for the TCP tests");
+            table.problem(span, format!("`message_size`: one datagram of {test} cannot carry so much"), help);
+        }
+    }
+
+    let target = match &baseline {
+        Some(found) => Some(found.value),
+        None => networks.contains(&NetworkMode::Host).then_some(NetworkMode::Host),
+    };
+    let lengths = [runtimes.len(), networks.len(), paths.len(), tests.len(), durations.len(), warmups.len()];
+    let [r, w, p, t, d, u] = lengths;
+    let cases = product([r, w, p, t, d, u, sizes.len(), streams.len(), pins.len()])
+        .map(|[r, w, p, t, d, u, m, s, n]| {
+            let case = NetworkCase {
+                runtime: *runtimes.at(r),
+                network: *networks.at(w),
+                path: *paths.at(p),
+                test: *tests.at(t),
+                duration: *durations.at(d),
+                warmup: *warmups.at(u),
+                message_size: sizes.at(m).unwrap_or_else(|| default_message_size(*tests.at(t))),
+                streams: *streams.at(s),
+                pin: *pins.at(n),
+            };
+            let suffix = [
+                durations.suffix(d, |duration| format!("d{}", plain(*duration))),
+                warmups.suffix(u, |warmup| format!("w{}", plain(*warmup))),
+                sizes.suffix(m, |size| format!("m{}", size.unwrap_or_default())),
+                streams.suffix(s, |streams| format!("s{streams}")),
+                pins.suffix(n, |pin| if *pin { "pin" } else { "nopin" }.to_owned()),
+            ]
+            .concat();
+            let id = |network: NetworkMode| {
+                format!("network/{}/{network}/{}/{}{suffix}", case.runtime, case.path, case.test)
+            };
+            let baseline = target.filter(|target| *target != case.network).map(id);
+            Case { id: id(case.network), baseline, kind: CaseKind::Network(case) }
+        })
+        .collect();
+
+    if let Some(found) = baseline.filter(|found| !networks.contains(&found.value)) {
+        table.absent_baseline(found.span, found.value.as_str());
+    }
+    table.finish();
+    cases
+}
+
+fn is_udp(test: NetworkTest) -> bool {
+    matches!(test, NetworkTest::UdpStream | NetworkTest::UdpRr)
+}
+
+/// A duration in the letters that a case's id may have: `1.5s`, `250ms`, `10us`.
+fn plain(duration: Duration) -> String {
+    format!("{duration:?}").replace('µ', "u")
+}
