@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::CaseRecord;
+
 pub use check::matches;
 pub use source::{Diagnostic, ScenarioError};
 
@@ -112,6 +114,23 @@ impl Scenario {
 }
 
 impl Case {
+    /// The case as it stands in a run's record.
+    #[must_use]
+    pub fn record(&self) -> CaseRecord {
+        let (runtime, network, parameters) = match &self.kind {
+            CaseKind::Startup(case) => (case.runtime, case.network, startup::parameters(case)),
+            CaseKind::Network(case) => (case.runtime, case.network, network::parameters(case)),
+        };
+        CaseRecord {
+            id: self.id.clone(),
+            experiment: self.kind.experiment().to_owned(),
+            runtime: runtime.to_string(),
+            network: network.to_string(),
+            parameters: parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            baseline: self.baseline.clone(),
+        }
+    }
+
     /// Roughly how long this case takes in one block.
     #[must_use]
     pub fn estimate(&self) -> Duration {

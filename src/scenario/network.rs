@@ -135,6 +135,19 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
     cases
 }
 
+/// The dimensions of a case beside runtime and network, as text.
+pub(super) fn parameters(case: &NetworkCase) -> Vec<(&'static str, String)> {
+    vec![
+        ("path", case.path.to_string()),
+        ("test", case.test.to_string()),
+        ("duration", plain(case.duration)),
+        ("warmup", plain(case.warmup)),
+        ("message_size", case.message_size.to_string()),
+        ("streams", case.streams.to_string()),
+        ("pin", case.pin.to_string()),
+    ]
+}
+
 fn is_udp(test: NetworkTest) -> bool {
     matches!(test, NetworkTest::UdpStream | NetworkTest::UdpRr)
 }

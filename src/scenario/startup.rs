@@ -89,6 +89,11 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
     cases
 }
 
+/// The dimensions of a case beside runtime and network, as text.
+pub(super) fn parameters(case: &StartupCase) -> Vec<(&'static str, String)> {
+    vec![("concurrency", case.concurrency.to_string()), ("per_block", case.per_block.to_string())]
+}
+
 /// Starters without a start of their own would make `concurrency` a lie.
 fn reject_idle_starters(table: &mut Table<'_, '_>, concurrency: &Dimension<u32>, per_block: &Dimension<u32>) {
     let idle = product([concurrency.len(), per_block.len()]).find(|&[c, n]| per_block.at(n) < concurrency.at(c));
