@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::matrix::product;
+use super::matrix::{Dimension, product};
 use super::read::{self, Table, Wrong};
 use super::{Case, CaseKind, NetworkCase, NetworkMode, NetworkTest, RuntimeKind, TrafficPath};
 
@@ -25,7 +25,7 @@ pub(super) const KEYS: &[super::Key] = &[
     ("warmup", "\"0ms\" to \"1m\"", "\"100ms\"", "how long the flow runs before it"),
     (
         "message_size",
-        "1 to \"64M\" (UDP: 65507)",
+        "1 to \"64M\" (UDP: to 65507, udp_stream from 8)",
         "128K stream, 1 rr and crr, 1400 udp_stream",
         "bytes a write or a request",
     ),
@@ -36,6 +36,9 @@ pub(super) const KEYS: &[super::Key] = &[
 
 /// The most that one IPv4 UDP datagram carries: 65535 less the IP and UDP headers.
 const MAX_DATAGRAM: u32 = 65_507;
+
+/// The least that a datagram of `udp_stream` carries: the number by which the receiver counts losses.
+const MIN_STREAM_DATAGRAM: u32 = 8;
 
 /// What a network case measures, by its test.
 pub(super) fn metrics(test: NetworkTest) -> &'static [&'static str] {
@@ -85,14 +88,7 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
     let pins = table.list("pin", &[true], read::boolean);
     let baseline = table.one("baseline", read::name("network mode", NetworkMode::ALL));
 
-    if let Some(test) = (0..tests.len()).map(|t| *tests.at(t)).find(|test| is_udp(*test)) {
-        let too_long = sizes.iter().filter(|(size, _)| size.is_some_and(|size| size > MAX_DATAGRAM));
-        for span in too_long.map(|(_, span)| span.clone()).collect::<Vec<_>>() {
-            let help = format!("at most {MAX_DATAGRAM}, or a second [[experiment]] for the TCP tests");
-            table.problem(span, format!("`message_size`: one datagram of {test} cannot carry so much"), help);
-        }
-    }
-
+    reject_bad_datagrams(&mut table, &tests, &sizes);
     let target = match &baseline {
         Some(found) => Some(found.value),
         None => networks.contains(&NetworkMode::Host).then_some(NetworkMode::Host),
@@ -148,8 +144,24 @@ pub(super) fn parameters(case: &NetworkCase) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn is_udp(test: NetworkTest) -> bool {
-    matches!(test, NetworkTest::UdpStream | NetworkTest::UdpRr)
+/// A message of the UDP tests is one datagram, and cannot have every size.
+fn reject_bad_datagrams(table: &mut Table<'_, '_>, tests: &Dimension<NetworkTest>, sizes: &Dimension<Option<u32>>) {
+    let wrong: Vec<_> = (sizes.iter())
+        .filter_map(|(size, span)| {
+            let size = (*size)?;
+            let test = tests.iter().map(|(test, _)| *test).find(|test| match test {
+                NetworkTest::UdpStream => !(MIN_STREAM_DATAGRAM..=MAX_DATAGRAM).contains(&size),
+                NetworkTest::UdpRr => size > MAX_DATAGRAM,
+                NetworkTest::TcpStream | NetworkTest::TcpRr | NetworkTest::TcpCrr => false,
+            })?;
+            Some((test, size, span.clone()))
+        })
+        .collect();
+    for (test, size, span) in wrong {
+        let low = if test == NetworkTest::UdpStream { MIN_STREAM_DATAGRAM } else { 1 };
+        let help = format!("from {low} to {MAX_DATAGRAM}, or a second [[experiment]] for the other tests");
+        table.problem(span, format!("`message_size`: a datagram of {test} cannot carry {size} bytes"), help);
+    }
 }
 
 /// A duration in the letters that a case's id may have: `1.5s`, `250ms`, `10us`.

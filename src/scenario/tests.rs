@@ -484,12 +484,17 @@ fn impossible_numbers() {
     "#]],
     );
     bad(
-        "[[experiment]]\nkind = \"network\"\nnetwork = \"bridge\"\ntest = \"udp_rr\"\nmessage_size = [\"1K\", \"64K\"]\n",
+        "[[experiment]]\nkind = \"network\"\nnetwork = \"bridge\"\ntest = [\"udp_rr\", \"udp_stream\"]\nmessage_size = [1, \"1K\", \"64K\"]\n",
         expect![[r#"
-            t.toml:8:23: `message_size`: one datagram of udp_rr cannot carry so much
-              8 | message_size = ["1K", "64K"]
-                |                       ^^^^^
-                = at most 65507, or a second [[experiment]] for the TCP tests
+            t.toml:8:17: `message_size`: a datagram of udp_stream cannot carry 1 bytes
+              8 | message_size = [1, "1K", "64K"]
+                |                 ^
+                = from 8 to 65507, or a second [[experiment]] for the other tests
+
+            t.toml:8:26: `message_size`: a datagram of udp_rr cannot carry 65536 bytes
+              8 | message_size = [1, "1K", "64K"]
+                |                          ^^^^^
+                = from 1 to 65507, or a second [[experiment]] for the other tests
         "#]],
     );
 }

@@ -175,6 +175,7 @@ fn prepare(
                 }
             }
             Err(ExperimentError::Interrupted) => return Err(Ended::Interrupted),
+            Err(_) if stop.requested() => return Err(Ended::Interrupted),
             Err(source) => return Err(Ended::Failed(ScheduleError::Prepare { case: case.to_owned(), source })),
         }
     }
@@ -240,6 +241,8 @@ fn run_block(
                 ledger.keep(case, block, seen, disturbance);
                 return Err(Ended::Interrupted);
             }
+            // Ctrl-C reaches everything that the terminal started: what breaks after it breaks because of it.
+            Err(_) if stop.requested() => return Err(Ended::Interrupted),
             Err(source) => {
                 return Err(Ended::Failed(ScheduleError::Measure { case: case.to_owned(), block, source }));
             }

@@ -207,6 +207,25 @@ fn the_wish_to_stop_is_seen_between_cases() {
 }
 
 #[test]
+fn what_breaks_after_the_wish_to_stop_is_an_interruption() {
+    let scenario = scenario(5);
+    let log = Log::default();
+    let stop = AtomicBool::new(false);
+    let mut factory = |case: &Case| -> Result<Box<dyn Experiment>, ExperimentError> {
+        Ok(Box::new(Mock { case: case.id.clone(), log: Rc::clone(&log), measured: 0, script: Script::Breaks(1) }))
+    };
+    let mut observer = |event: Event<'_>| {
+        if let Event::CaseStarted { block: 1, .. } = event {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let outcome = run(&scenario.cases, &scenario.run, 1, &mut factory, &mut observer, &stop);
+    assert!(outcome.interrupted && outcome.failure.is_none());
+    assert_eq!((outcome.samples.len(), outcome.blocks.len()), (3, 1));
+    assert_eq!(finished(&log.borrow()).len(), 3);
+}
+
+#[test]
 fn a_preparation_that_breaks_is_given_back_and_nothing_is_measured() {
     let (outcome, log) = run_mocks(1, |case| if case == "none" { Script::BreaksInPrepare } else { Script::Works });
     assert_eq!(outcome.failure.as_ref().unwrap().to_string(), "cannot prepare startup/builtin/none/c1");
