@@ -85,9 +85,9 @@ fn the_version_is_the_packages() {
 fn wrong_usage_ends_with_2() {
     assert!(is_refused(&["run", "--qiuck", "scenarios/smoke.toml"]).contains("--quick"));
     assert!(is_refused(&["run"]).contains("SCENARIO"));
-    assert!(is_refused(&["validat"]).contains("`validate`") || is_refused(&["validat"]).contains("'validate'"));
-    assert!(is_refused(&["run", "scenarios/smoke.toml", "--seed", "-1"]).contains("--seed"));
-    assert_eq!(code(&isobench(&[])), 2);
+    assert!(is_refused(&["validat"]).contains("'validate'"));
+    assert!(is_refused(&["run", "scenarios/smoke.toml", "--seed", "-1"]).contains("-1"));
+    assert!(is_refused(&[]).contains("Usage"));
 }
 
 #[test]

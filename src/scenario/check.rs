@@ -117,13 +117,14 @@ fn reject_bad_pattern(
         table.problem(pattern_span, format!("no case is called `{pattern}`"), help);
         return;
     }
-    if let Some(case) = named.iter().find(|case| !case.kind.metrics().contains(&metric.name)) {
-        let message = format!("`{}` does not measure `{}`", case.id, metric.name);
-        table.problem(metric_span, message, format!("it measures {}", case.kind.metrics().join(", ")));
-    }
-    if let Some(case) = named.iter().find(|case| wants_ratio && case.baseline.is_none()) {
-        let message = format!("`{}` has no baseline, so that there is no ratio to check", case.id);
-        let help = "name only cases that have one, give the experiment a baseline, or use min and max";
+    // A pattern may reach further than the check: of its cases those count that yield the metric and have a baseline.
+    let measuring: Vec<&&Case> = named.iter().filter(|case| case.kind.metrics().contains(&metric.name)).collect();
+    if measuring.is_empty() {
+        let message = format!("`{}` does not measure `{}`", named[0].id, metric.name);
+        table.problem(metric_span, message, format!("it measures {}", named[0].kind.metrics().join(", ")));
+    } else if wants_ratio && measuring.iter().all(|case| case.baseline.is_none()) {
+        let message = format!("`{}` has no baseline, so that there is no ratio to check", measuring[0].id);
+        let help = "name a case that has one, give the experiment a baseline, or use min and max";
         table.problem(pattern_span, message, help);
     }
 }

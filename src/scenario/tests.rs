@@ -137,6 +137,13 @@ fn each_bound_is_a_check() {
 }
 
 #[test]
+fn a_pattern_may_reach_further_than_its_check() {
+    let scenario =
+        good(&format!("{NETWORK}[[check]]\nmetric = \"throughput\"\ncase = \"network/*/*/*/*\"\nmin_ratio = 0.5\n"));
+    assert_eq!(scenario.checks.len(), 1);
+}
+
+#[test]
 fn overrides_reach_by_position_by_kind_and_by_name() {
     let text = format!("{HEAD}{STARTUP}{NETWORK}");
     let options = Options {
@@ -645,7 +652,7 @@ fn checks_that_cannot_be() {
             t.toml:9:8: `startup/builtin/host/c1` has no baseline, so that there is no ratio to check
               9 | case = "startup/*/host/*"
                 |        ^^^^^^^^^^^^^^^^^^
-                = name only cases that have one, give the experiment a baseline, or use min and max
+                = name a case that has one, give the experiment a baseline, or use min and max
 
             t.toml:11:1: the check has no bound
               11 | [[check]]
