@@ -67,7 +67,7 @@ fn shipped() -> Vec<String> {
 #[test]
 fn help_names_every_command_and_the_exit_codes() {
     let help = succeeds(&["--help"]);
-    for word in ["run", "validate", "list", "completions", "130 interrupted"] {
+    for word in ["run", "validate", "report", "doctor", "gc", "list", "completions", "130 interrupted"] {
         assert!(help.contains(word), "{word}:\n{help}");
     }
     let help = succeeds(&["run", "--help"]);
@@ -182,6 +182,37 @@ fn list_shows_experiments_metrics_and_scenarios() {
     let elsewhere = tempfile::tempdir().unwrap();
     let output = isobench_in(elsewhere.path(), &["list"]);
     assert!(code(&output) == 0 && stdout(&output).contains("there is no such directory here"));
+}
+
+#[test]
+fn doctor_says_of_each_ability_whether_it_works_or_why_not() {
+    let report: serde_json::Value = serde_json::from_str(&succeeds(&["doctor", "--format", "json"])).unwrap();
+    assert!(report["facts"]["kernel"].is_string(), "{report}");
+    let findings = report["findings"].as_array().unwrap();
+    for name in ["memory", "pids", "pid", "net", "user", "overlay", "CAP_SYS_RESOURCE"] {
+        let finding =
+            findings.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("{name}: {report}"));
+        let works = finding["works"].as_bool().unwrap();
+        assert!(works || !finding["detail"].as_str().unwrap().is_empty(), "no reason: {finding}");
+    }
+    let text = succeeds(&["doctor"]);
+    let missing = findings.iter().filter(|finding| finding["works"] == false).count();
+    assert_eq!(text.matches("\n    because ").count(), missing, "{text}");
+}
+
+#[test]
+fn doctor_leaves_the_mounts_as_they_were() {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    succeeds(&["doctor"]);
+    assert_eq!(mounts(), before);
+}
+
+#[test]
+fn a_directory_that_is_no_run_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let complaint = is_refused(&["report", directory.path().to_str().unwrap()]);
+    assert!(complaint.contains(&format!("cannot read {}/run.json", directory.path().display())), "{complaint}");
 }
 
 #[test]

@@ -201,8 +201,8 @@ fn judge(table: &Table, module: &str, target: &str) -> Option<String> {
 fn violations(table: &Table, path: &Path, source: &str) -> Vec<String> {
     let parts: Vec<String> = path.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
     let module = parts[0].as_str();
-    if matches!(module, "lib" | "main") && parts.len() == 1 {
-        return Vec::new(); // the roots name what they hold
+    if matches!(module, "lib" | "main" | "build") && parts.len() == 1 {
+        return Vec::new(); // roots of crates of their own; the library's names what it holds
     }
     if !table.contains_key(module) {
         return vec![format!("src/{}: the module `{module}` is not in the table of src/lib.rs", path.display())];

@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::output::{BOLD, ERROR};
+use crate::container::launch::ContainerError;
 use crate::fs::FileError;
+use crate::record::directory::RecordError;
 use crate::scenario::ScenarioError;
 
 /// Why a command could not do what it was asked. Each ends the process with exit code 2.
@@ -34,6 +36,15 @@ pub enum CliError {
     /// There is nothing to report on.
     #[error("no case of {0} could be measured; each is skipped with its reason")]
     NothingMeasured(String),
+    /// A run directory cannot be written or read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// What a killed run left cannot be taken away.
+    #[error("cannot take away what was left behind")]
+    Collect(#[from] ContainerError),
+    /// `doctor --probe` of something unknown.
+    #[error("there is no probe called `{0}`")]
+    UnknownProbe(String),
     /// The signal handlers cannot be installed.
     #[error("cannot listen for Ctrl-C")]
     Signals(#[source] io::Error),

@@ -10,7 +10,9 @@ use clap::{Parser, Subcommand};
 pub use error::{CliError, complain};
 
 mod completions;
+mod doctor;
 mod error;
+mod gc;
 mod glue;
 mod list;
 mod output;
@@ -18,6 +20,7 @@ mod pace;
 mod plan;
 mod privileges;
 mod progress;
+mod report;
 mod result;
 mod run;
 mod scenarios;
@@ -41,6 +44,12 @@ enum Command {
     Run(run::RunArgs),
     /// Check scenario files without running them
     Validate(validate::ValidateArgs),
+    /// Render a run again from its raw data
+    Report(report::ReportArgs),
+    /// Show what this host can do, and what will be skipped and why
+    Doctor(doctor::DoctorArgs),
+    /// Take away what a killed isobench left behind
+    Gc,
     /// Show the experiments with their keys, the metrics, and the scenarios in ./scenarios
     List,
     /// Print a completion script for a shell
@@ -107,6 +116,9 @@ pub fn run() -> Result<Ended, CliError> {
     match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Validate(args) => validate::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Gc => gc::run(),
         Command::List => list::run(),
         Command::Completions(args) => completions::run(args),
     }

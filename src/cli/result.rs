@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Ended;
 use super::output::{BOLD, DOUBT, ERROR, GOOD, Table};
+use crate::gate::Outcome;
 use crate::record::summary::SummaryRow;
 use crate::record::{CheckRow, RunRecord, Skip, Verdict};
 use crate::units::{human, significant};
@@ -28,13 +29,11 @@ pub(super) struct Judged {
 impl Judged {
     /// How the run ends by what was measured and by its checks alone.
     pub(super) fn ended(&self) -> Ended {
-        let by_checks = (self.checks.iter())
-            .map(|check| match check.verdict {
-                Verdict::Pass | Verdict::Skipped => Ended::Pass,
-                Verdict::Inconclusive => Ended::Inconclusive,
-                Verdict::Fail => Ended::Failed,
-            })
-            .fold(Ended::Pass, Ended::worst);
+        let by_checks = match Outcome::of(&self.checks) {
+            Outcome::Pass => Ended::Pass,
+            Outcome::Fail => Ended::Failed,
+            Outcome::Inconclusive => Ended::Inconclusive,
+        };
         if self.record.cases.is_empty() { by_checks.worst(Ended::Error) } else { by_checks }
     }
 

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::scenarios::{Loaded, load_all};
 use super::{Ended, glue, plan, privileges, signals};
 use crate::fs::{self, FileError};
-use crate::record::{RunMeta, SCHEMA_VERSION};
+use crate::record::{Fingerprint, RunMeta, SCHEMA_VERSION};
 use crate::scenario::{Options, Scenario};
 use crate::schedule;
 
@@ -85,6 +85,7 @@ fn run_one(
     // Made first: a directory that cannot be written should be known before minutes of measuring.
     fs::create_dirs(directory)?;
     let meta = meta(scenario, seed, args);
+    let fingerprint = Fingerprint::collect();
     let mut progress = Progress::new(scenario, args.quiet);
     let outcome = schedule::run(
         &scenario.cases,
@@ -104,7 +105,7 @@ fn run_one(
     if ended == Ended::Pass && outcome.cases.is_empty() {
         complain(&CliError::NothingMeasured(scenario.name.clone()));
     }
-    let record = outcome.into_record(meta, glue::fingerprint());
+    let record = outcome.into_record(meta, fingerprint);
     let judged = glue::judge(record, scenario, directory)?;
     ended = ended.worst(judged.ended());
     if args.format == Format::Text {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::disturbance::{Disturbance, usual_preemption};
 use super::{Ended, Outcome, ScheduleError};
 use crate::experiment::Observations;
-use crate::record::{BlockRecord, Flags, HistogramRow, PhaseRow, Sample, Skip};
+use crate::record::{BlockRecord, Flags, HistogramRow, PhaseRow, Sample, Skip, mark_outliers};
 use crate::scenario::Case;
 use crate::sys::clock;
 
@@ -115,6 +115,7 @@ impl Ledger {
     /// Ends the run of these cases. One without a sample is among the skips, with the reason.
     pub(super) fn close(mut self, cases: &[Case], ended: Option<Ended>, cleanup: Vec<ScheduleError>) -> Outcome {
         self.mark_preempted();
+        mark_outliers(&mut self.samples);
         self.cleanup.extend(cleanup);
         let (interrupted, failure, why_missing) = match ended {
             None => (false, None, "it yielded no value"),
