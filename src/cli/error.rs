@@ -41,7 +41,7 @@ pub enum CliError {
     Record(#[from] RecordError),
     /// What a killed run left cannot be taken away.
     #[error("cannot take away what was left behind")]
-    Collect(#[from] ContainerError),
+    Collect(#[source] Box<ContainerError>),
     /// `doctor --probe` of something unknown.
     #[error("there is no probe called `{0}`")]
     UnknownProbe(String),

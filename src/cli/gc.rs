@@ -4,7 +4,7 @@ use super::{CliError, Ended, output};
 use crate::container::gc;
 
 pub(super) fn run() -> Result<Ended, CliError> {
-    let collected = gc::collect()?;
+    let collected = gc::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
     let text = if collected == Default::default() {
         "nothing was left behind\n".to_owned()
     } else {
