@@ -19,7 +19,7 @@
 //! | 1 | [`cgroup`] | detect, limits, attach, read back, usage; one file a controller |
 //! | 1 | [`image`] | layers and the embedded `self` image |
 //! | 1 | [`record`] | what a run is: samples, phases, summaries, host fingerprint; the run directory |
-//! | 1 | [`scenario`] | TOML → validated `Scenario` → `Vec<Case>`; errors point at line and column |
+//! | 1 | [`scenario`] | TOML → validated `Scenario` → `Vec<Case>`; errors point at line and column; → [`record`] |
 //! | 2 | [`network`] | the drivers (one file each), IPAM, NAT and published ports, on a given host namespace |
 //! | 2 | [`container`] | the built-in runtime: spec → plan → launch → wait → remove; → [`network`] |
 //! | 3 | [`lab`] | hermetic hosts and uplinks |

@@ -2,11 +2,56 @@
 //!
 //! Raw input never leaves this module: what comes out is valid, and an error points at file, line and column and
 //! says what would be right. Called by the command line; the schedule and the experiments read the result.
+//!
+//! One file an experiment's kind ([`startup`], [`network`]) says which keys it has and how they expand to cases.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::record::CaseRecord;
+
+pub use check::matches;
+pub use source::{Diagnostic, ScenarioError};
+
+use source::Sources;
+
+mod check;
+mod estimate;
+mod matrix;
+mod network;
+mod parse;
+mod raw;
+mod read;
+mod source;
+mod startup;
+#[cfg(test)]
+mod tests;
+
+/// What the command line adds to a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Divide blocks and durations so that the whole ends within about 20 s.
+    pub quick: bool,
+    /// `KEY=VALUE` with a dotted path: `run.blocks=5`, `experiment.0.duration=2s`, `experiment.startup.per_block=3`.
+    pub overrides: Vec<String>,
+    /// The seed, before the file's own.
+    pub seed: Option<u64>,
+}
+
+/// A key of a table for people: name, what it takes, default, what it is.
+pub type Key = (&'static str, &'static str, &'static str, &'static str);
+
+/// Every table of a scenario with its keys, for `isobench list`.
+pub const TABLES: &[(&str, &[Key])] = &[
+    ("[scenario]", parse::SCENARIO_KEYS),
+    ("[run]", parse::RUN_KEYS),
+    ("[[experiment]] kind = \"startup\"", startup::KEYS),
+    ("[[experiment]] kind = \"network\"", network::KEYS),
+    ("[[check]]", check::KEYS),
+];
 
 /// A validated scenario.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +68,94 @@ pub struct Scenario {
     pub checks: Vec<Check>,
     /// The text as read, before overrides.
     pub source: String,
+}
+
+impl Scenario {
+    /// Reads and validates a scenario file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with everything that is wrong with it.
+    pub fn load(path: impl AsRef<Path>, options: &Options) -> Result<Self, ScenarioError> {
+        let path = path.as_ref();
+        let text = crate::fs::read_text(path)?;
+        Self::parse(&text, &path.display().to_string(), options)
+    }
+
+    /// Validates a scenario's text; `file_name` is what errors call it.
+    ///
+    /// # Errors
+    /// With everything that is wrong with it.
+    pub fn parse(text: &str, file_name: &str, options: &Options) -> Result<Self, ScenarioError> {
+        let mut sources = Sources::new(file_name, text);
+        let mut root = raw::parse(text).map_err(|problems| sources.report(problems))?;
+        let mut problems = Vec::new();
+        for text in &options.overrides {
+            if let Err(found) = raw::apply_override(&mut root, text, &mut sources) {
+                problems.extend(found);
+            }
+        }
+        let scenario = parse::validate(&root, &mut problems);
+        let Some(mut scenario) = scenario.filter(|_| problems.is_empty()) else {
+            return Err(sources.report(problems));
+        };
+        text.clone_into(&mut scenario.source);
+        scenario.run.seed = options.seed.or(scenario.run.seed);
+        if options.quick {
+            estimate::shorten(&mut scenario);
+        }
+        Ok(scenario)
+    }
+
+    /// Roughly how long the blocks take, with what is prepared for them.
+    #[must_use]
+    pub fn estimate(&self) -> Duration {
+        estimate::of(self)
+    }
+}
+
+impl Case {
+    /// The case as it stands in a run's record.
+    #[must_use]
+    pub fn record(&self) -> CaseRecord {
+        let (runtime, network, parameters) = match &self.kind {
+            CaseKind::Startup(case) => (case.runtime, case.network, startup::parameters(case)),
+            CaseKind::Network(case) => (case.runtime, case.network, network::parameters(case)),
+        };
+        CaseRecord {
+            id: self.id.clone(),
+            experiment: self.kind.experiment().to_owned(),
+            runtime: runtime.to_string(),
+            network: network.to_string(),
+            parameters: parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            baseline: self.baseline.clone(),
+        }
+    }
+
+    /// Roughly how long this case takes in one block.
+    #[must_use]
+    pub fn estimate(&self) -> Duration {
+        estimate::of_case(self)
+    }
+}
+
+impl CaseKind {
+    /// The experiment's kind, as in `startup`.
+    #[must_use]
+    pub fn experiment(&self) -> &'static str {
+        match self {
+            CaseKind::Startup(_) => "startup",
+            CaseKind::Network(_) => "network",
+        }
+    }
+
+    /// The names of the metrics that the case yields, each one of [`crate::record::metric::METRICS`].
+    #[must_use]
+    pub fn metrics(&self) -> &'static [&'static str] {
+        match self {
+            CaseKind::Startup(_) => startup::METRICS,
+            CaseKind::Network(case) => network::metrics(case.test),
+        }
+    }
 }
 
 /// The `[run]` table.

@@ -1,0 +1,74 @@
+//! Why a command could not do what it was asked, and the one place that says so.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::output::{BOLD, ERROR};
+use crate::container::launch::ContainerError;
+use crate::fs::FileError;
+use crate::record::directory::RecordError;
+use crate::scenario::ScenarioError;
+
+/// Why a command could not do what it was asked. Each ends the process with exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// A scenario cannot be read or is not valid.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// Some of several scenarios are not valid; what is wrong with each has been said.
+    #[error("{0} of the scenarios cannot be run, so nothing is run")]
+    Scenarios(usize),
+    /// A file or directory cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The output directory holds something else.
+    #[error("{} is not empty and is no run directory; name another with --out", .0.display())]
+    Occupied(PathBuf),
+    /// A privilege is missing.
+    #[error("{what}\n  = {help}")]
+    Privilege {
+        /// What is missing, and what it is needed for.
+        what: String,
+        /// What would be right.
+        help: String,
+    },
+    /// There is nothing to report on.
+    #[error("no case of {0} could be measured; each is skipped with its reason")]
+    NothingMeasured(String),
+    /// A run directory cannot be written or read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// What a killed run left cannot be taken away.
+    #[error("cannot take away what was left behind")]
+    Collect(#[source] Box<ContainerError>),
+    /// `doctor --probe` of something unknown.
+    #[error("there is no probe called `{0}`")]
+    UnknownProbe(String),
+    /// The signal handlers cannot be installed.
+    #[error("cannot listen for Ctrl-C")]
+    Signals(#[source] io::Error),
+    /// The output cannot be written.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+}
+
+impl CliError {
+    /// Whether the reader of standard output has gone away, as `head` does; that is no error of ours.
+    #[must_use]
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Says on standard error what went wrong: the error and its causes, once.
+pub fn complain(error: &dyn Error) {
+    let mut text = format!("{ERROR}error{ERROR:#}: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!("\n  {BOLD}because{BOLD:#}: {cause}"));
+        source = cause.source();
+    }
+    // Where standard error is closed there is no one left to tell.
+    let _ = writeln!(anstream::stderr(), "{text}");
+}

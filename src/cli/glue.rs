@@ -1,0 +1,35 @@
+//! Where `run` and `report` meet the experiments, the record's files, the checks and the report.
+
+use std::path::Path;
+
+use super::error::CliError;
+use super::result::Judged;
+use crate::experiment::{Experiment, ExperimentError};
+use crate::gate::checks;
+use crate::record::{RunRecord, directory, summary};
+use crate::scenario::{Case, Scenario};
+
+/// The experiment of a case.
+pub(super) fn experiment_for(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
+    Err(ExperimentError::Unsupported(format!("this build has no {} experiment", case.kind.experiment())))
+}
+
+/// Summarises and judges a run that has just been measured, and writes its whole directory.
+pub(super) fn judge(record: RunRecord, scenario: &Scenario, directory: &Path) -> Result<Judged, CliError> {
+    let judged = derive(record, scenario, directory);
+    directory::write_all(&judged.record, &judged.summary, &judged.checks, directory)?;
+    Ok(judged)
+}
+
+/// Summarises and judges a run that was read back, and writes what is derived from its raw data.
+pub(super) fn judge_again(record: RunRecord, scenario: &Scenario, directory: &Path) -> Result<Judged, CliError> {
+    let judged = derive(record, scenario, directory);
+    directory::write_derived(&judged.summary, &judged.checks, directory)?;
+    Ok(judged)
+}
+
+fn derive(record: RunRecord, scenario: &Scenario, directory: &Path) -> Judged {
+    let summary = summary::summarise(&record);
+    let checks = checks::evaluate(&scenario.checks, &summary, &record.skips);
+    Judged { directory: directory.to_owned(), record, summary, checks, answers: Vec::new() }
+}

@@ -1,0 +1,80 @@
+//! How long a scenario takes, and how `--quick` shortens it.
+//!
+//! The costs below are rough and on the high side (a slow machine, an unoptimised build); they serve the time left
+//! that is shown before the first block has been measured, and the choice of a scale for `--quick`.
+
+use std::time::Duration;
+
+use super::{Case, CaseKind, NetworkMode, RuntimeKind, Scenario};
+
+/// What `--quick` aims at for the blocks; the rest of its 20 s is for preparing, summarising and drawing.
+pub(super) const QUICK_BUDGET: Duration = Duration::from_secs(14);
+/// `--quick` measures at least so many blocks (or what the file says, if that is fewer).
+const QUICK_BLOCKS: u32 = 3;
+/// `--quick` measures at least so long a sample.
+const QUICK_DURATION: Duration = Duration::from_millis(100);
+/// `--quick` lets a flow run at least so long before it measures.
+const QUICK_WARMUP: Duration = Duration::from_millis(20);
+
+/// Making a lab, a peer and what else the blocks of one case share, and giving it back.
+const PREPARE: Duration = Duration::from_millis(40);
+/// Beside the measured time of a network sample: two containers or processes, connecting, collecting.
+const SAMPLE_OVERHEAD: Duration = Duration::from_millis(60);
+/// Between two cases of a block: reading the signs of disturbance, progress.
+const BETWEEN: Duration = Duration::from_millis(2);
+
+/// How long a scenario's blocks take, with what is prepared for them.
+pub(super) fn of(scenario: &Scenario) -> Duration {
+    let block: Duration = scenario.cases.iter().map(|case| BETWEEN + of_case(case)).sum();
+    block * (scenario.run.blocks + scenario.run.warmup_blocks) + PREPARE * scenario.cases.len() as u32
+}
+
+/// How long one case takes in one block.
+pub(super) fn of_case(case: &Case) -> Duration {
+    match &case.kind {
+        CaseKind::Startup(case) => {
+            let start = match (case.runtime, case.network) {
+                (RuntimeKind::Floor, _) => Duration::from_micros(2000),
+                (_, NetworkMode::Host | NetworkMode::None | NetworkMode::Container) => Duration::from_micros(6000),
+                (_, NetworkMode::Bridge) => Duration::from_micros(9000),
+            };
+            start * case.per_block
+        }
+        CaseKind::Network(case) => case.warmup + case.duration + SAMPLE_OVERHEAD,
+    }
+}
+
+/// Divides blocks, durations and starts until the estimate fits the budget, or each is at its least.
+///
+/// Blocks and their length shrink by the same factor, because an interval needs blocks and a sample needs length. Ids stay as the file gives them, so that a quick run's cases can be compared.
+pub(super) fn shorten(scenario: &mut Scenario) {
+    let full = scenario.clone();
+    let mut scale = 1.0_f64;
+    while of(scenario) > QUICK_BUDGET && scale > 1e-4 {
+        scale *= 0.95;
+        apply(scenario, &full, scale);
+    }
+}
+
+fn apply(scenario: &mut Scenario, full: &Scenario, scale: f64) {
+    scenario.run.blocks = shrink(full.run.blocks, scale, QUICK_BLOCKS);
+    scenario.run.warmup_blocks = shrink(full.run.warmup_blocks, scale, 1);
+    for (case, full) in scenario.cases.iter_mut().zip(&full.cases) {
+        match (&mut case.kind, &full.kind) {
+            (CaseKind::Startup(case), CaseKind::Startup(full)) => {
+                case.per_block = shrink(full.per_block, scale, full.concurrency.max(2));
+            }
+            (CaseKind::Network(case), CaseKind::Network(full)) => {
+                case.duration = full.duration.mul_f64(scale).max(QUICK_DURATION.min(full.duration));
+                case.warmup = full.warmup.mul_f64(scale).max(QUICK_WARMUP.min(full.warmup));
+            }
+            // `full` is a clone of `scenario`: its cases are of the same kinds.
+            _ => {}
+        }
+    }
+}
+
+/// `full` scaled down, but not below `least`, and never above `full`.
+fn shrink(full: u32, scale: f64, least: u32) -> u32 {
+    ((f64::from(full) * scale).round() as u32).max(least).min(full)
+}

@@ -1,0 +1,134 @@
+//! `kind = "startup"`: every runtime × network × concurrency × starts a block, with the floor as the baseline.
+//!
+//! A case is called `startup/<runtime>/<network>/c<concurrency>`, and `/n<per_block>` is added where the file lists
+//! several values of it.
+//!
+//! The floor is a bare clone3: it knows the network modes `host` (no new network namespace) and `none` (a new one).
+//! Its counterpart of `bridge` and `container` is therefore `none`: that case is made, once, whichever of the three
+//! the file lists, and the ratios of `bridge` and `container` go to it.
+
+use super::matrix::{Dimension, product};
+use super::read::{self, Found, Table};
+use super::source::suggest;
+use super::{Case, CaseKind, NetworkMode, RuntimeKind, StartupCase};
+
+/// The keys that span the matrix and the rest, for `isobench list`: name, values or range, default.
+pub(super) const KEYS: &[super::Key] = &[
+    ("runtime", "floor, builtin", "\"builtin\"", "what is put under test"),
+    ("network", "host, none, bridge, container", "required", "how each container is connected"),
+    ("concurrency", "1 to 256", "1", "starters that work in parallel"),
+    ("per_block", "1 to 100000", "10", "starts in one block, over all starters"),
+    ("baseline", "a network mode or a runtime", "the floor", "what ratios are made to"),
+];
+
+/// What a start-up case measures.
+pub(super) const METRICS: &[&str] = &["ready", "exit", "teardown", "start_rate"];
+
+/// What ratios are made to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Baseline {
+    Network(NetworkMode),
+    Runtime(RuntimeKind),
+}
+
+/// Reads one `[[experiment]]` of this kind and expands it to its cases.
+pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
+    let runtimes = table.list("runtime", &[RuntimeKind::Builtin], read::name("runtime", RuntimeKind::ALL));
+    let read_network = read::name("network mode", NetworkMode::ALL);
+    let networks = table.required_list("network", NetworkMode::ALL, read_network);
+    let concurrency = table.list("concurrency", &[1], read::whole(1, 256));
+    let per_block = table.list("per_block", &[10], read::whole(1, 100_000));
+    let baseline = read_baseline(&mut table);
+
+    reject_idle_starters(&mut table, &concurrency, &per_block);
+
+    let floor_listed = runtimes.contains(&RuntimeKind::Floor);
+    let mut cases: Vec<Case> = Vec::new();
+    for [r, w, c, n] in product([runtimes.len(), networks.len(), concurrency.len(), per_block.len()]) {
+        let case = StartupCase {
+            runtime: *runtimes.at(r),
+            network: known_mode(*runtimes.at(r), *networks.at(w)),
+            concurrency: *concurrency.at(c),
+            per_block: *per_block.at(n),
+        };
+        let suffix = per_block.suffix(n, |starts| format!("n{starts}"));
+        let id =
+            |case: &StartupCase| format!("startup/{}/{}/c{}{suffix}", case.runtime, case.network, case.concurrency);
+        let own = id(&case);
+        if cases.iter().any(|known| known.id == own) {
+            continue; // floor/none stands for several modes
+        }
+        let target = match baseline {
+            Some(Found { value: Baseline::Network(network), .. }) => {
+                StartupCase { network: known_mode(case.runtime, network), ..case.clone() }
+            }
+            Some(Found { value: Baseline::Runtime(runtime), .. }) => {
+                StartupCase { runtime, network: known_mode(runtime, case.network), ..case.clone() }
+            }
+            None if floor_listed => StartupCase {
+                runtime: RuntimeKind::Floor,
+                network: known_mode(RuntimeKind::Floor, case.network),
+                ..case.clone()
+            },
+            None => case.clone(),
+        };
+        let target = id(&target);
+        cases.push(Case { baseline: (target != own).then_some(target), id: own, kind: CaseKind::Startup(case) });
+    }
+
+    if let Some(Found { value, span }) = baseline {
+        let (name, listed) = match value {
+            Baseline::Network(network) => (network.as_str(), networks.contains(&network)),
+            Baseline::Runtime(runtime) => (runtime.as_str(), runtimes.contains(&runtime)),
+        };
+        if !listed {
+            table.absent_baseline(span, name);
+        }
+    }
+    table.finish();
+    cases
+}
+
+/// The dimensions of a case beside runtime and network, as text.
+pub(super) fn parameters(case: &StartupCase) -> Vec<(&'static str, String)> {
+    vec![("concurrency", case.concurrency.to_string()), ("per_block", case.per_block.to_string())]
+}
+
+/// Starters without a start of their own would make `concurrency` a lie.
+fn reject_idle_starters(table: &mut Table<'_, '_>, concurrency: &Dimension<u32>, per_block: &Dimension<u32>) {
+    let idle = product([concurrency.len(), per_block.len()]).find(|&[c, n]| per_block.at(n) < concurrency.at(c));
+    if let Some([c, n]) = idle {
+        let (starters, starts) = (concurrency.at(c), per_block.at(n));
+        let written = table.entry("per_block").is_some();
+        let place = if written { per_block.span_at(n) } else { concurrency.span_at(c) };
+        let message = format!("{starts} starts a block cannot keep {starters} starters busy");
+        table.problem(place, message, format!("set per_block to at least {starters}"));
+    }
+}
+
+/// The mode in which a runtime runs when the file asks for `network`.
+fn known_mode(runtime: RuntimeKind, network: NetworkMode) -> NetworkMode {
+    match (runtime, network) {
+        (RuntimeKind::Floor, NetworkMode::Bridge | NetworkMode::Container) => NetworkMode::None,
+        _ => network,
+    }
+}
+
+fn read_baseline(table: &mut Table<'_, '_>) -> Option<Found<Baseline>> {
+    let text = table.one("baseline", read::text)?;
+    let network = NetworkMode::ALL.iter().find(|mode| mode.as_str() == text.value);
+    let runtime = RuntimeKind::ALL.iter().find(|runtime| runtime.as_str() == text.value);
+    let value = match (network, runtime) {
+        (Some(network), _) => Baseline::Network(*network),
+        (None, Some(runtime)) => Baseline::Runtime(*runtime),
+        (None, None) => {
+            let known: Vec<&str> = (NetworkMode::ALL.iter().map(|mode| mode.as_str()))
+                .chain(RuntimeKind::ALL.iter().map(|runtime| runtime.as_str()))
+                .collect();
+            let help = suggest(&text.value, &known);
+            table.problem(text.span, format!("`baseline`: `{}` is no network mode and no runtime", text.value), help);
+            return None;
+        }
+    };
+    Some(Found { value, span: text.span })
+}

@@ -1,0 +1,823 @@
+//! Golden tests: what comes out of a good file, and each error with its line and column.
+
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+const HEAD: &str = "[scenario]\nname = \"t\"\nquestion = \"What?\"\n";
+const STARTUP: &str = "[[experiment]]\nkind = \"startup\"\nnetwork = [\"host\", \"bridge\"]\n";
+const NETWORK: &str =
+    "[[experiment]]\nkind = \"network\"\nnetwork = [\"host\", \"bridge\"]\ntest = [\"tcp_stream\", \"tcp_rr\"]\n";
+
+fn parse(text: &str, options: &Options) -> Scenario {
+    Scenario::parse(text, "t.toml", options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn good(body: &str) -> Scenario {
+    parse(&format!("{HEAD}{body}"), &Options::default())
+}
+
+fn ids(scenario: &Scenario) -> Vec<&str> {
+    scenario.cases.iter().map(|case| case.id.as_str()).collect()
+}
+
+fn baselines(scenario: &Scenario) -> Vec<(&str, Option<&str>)> {
+    scenario.cases.iter().map(|case| (case.id.as_str(), case.baseline.as_deref())).collect()
+}
+
+/// The errors of a body after a sound `[scenario]`, which takes the first three lines.
+fn bad(body: &str, expected: Expect) {
+    bad_file(&format!("{HEAD}{body}"), &Options::default(), expected);
+}
+
+fn bad_file(text: &str, options: &Options, expected: Expect) {
+    let error = Scenario::parse(text, "t.toml", options).expect_err("the scenario is wrong, but was taken");
+    expected.assert_eq(&format!("{error}\n"));
+}
+
+fn with_override(text: &str) -> Options {
+    Options { overrides: vec![text.to_owned()], ..Options::default() }
+}
+
+#[test]
+fn defaults_are_as_documented() {
+    let scenario = good("[[experiment]]\nkind = \"startup\"\nnetwork = \"none\"\n");
+    assert_eq!(scenario.run, RunSettings { blocks: 30, warmup_blocks: 3, seed: None });
+    assert_eq!(ids(&scenario), ["startup/builtin/none/c1"]);
+    let CaseKind::Startup(case) = &scenario.cases[0].kind else { panic!() };
+    assert_eq!(case.per_block, 10);
+
+    let scenario = good(
+        "[[experiment]]\nkind = \"network\"\nnetwork = \"bridge\"\ntest = [\"tcp_stream\", \"tcp_rr\", \"udp_stream\"]\n",
+    );
+    let sizes: Vec<u32> = (scenario.cases.iter())
+        .map(|case| match &case.kind {
+            CaseKind::Network(case) => {
+                assert_eq!((case.duration, case.warmup), (Duration::from_secs(1), Duration::from_millis(100)));
+                assert_eq!((case.path, case.streams, case.pin), (TrafficPath::Egress, 1, true));
+                case.message_size
+            }
+            CaseKind::Startup(_) => panic!(),
+        })
+        .collect();
+    assert_eq!(sizes, [128 << 10, 1, 1400]);
+}
+
+#[test]
+fn lists_multiply_in_the_order_of_the_documentation() {
+    let scenario = good(
+        "[[experiment]]\nkind = \"network\"\nnetwork = [\"bridge\"]\npath = [\"egress\", \"ingress\"]\n\
+         test = \"tcp_stream\"\nmessage_size = [1024, \"64K\"]\nstreams = [1, 4]\npin = [false]\nduration = [\"500ms\", \"2s\"]\n",
+    );
+    assert_eq!(scenario.cases.len(), 16);
+    assert_eq!(scenario.cases[0].id, "network/builtin/bridge/egress/tcp_stream/d500ms/m1024/s1");
+    assert_eq!(scenario.cases[15].id, "network/builtin/bridge/ingress/tcp_stream/d2s/m65536/s4");
+}
+
+#[test]
+fn the_floor_of_bridge_and_container_is_none() {
+    let scenario = good(
+        "[[experiment]]\nkind = \"startup\"\nruntime = [\"floor\", \"builtin\"]\n\
+         network = [\"host\", \"none\", \"bridge\", \"container\"]\n",
+    );
+    assert_eq!(
+        baselines(&scenario),
+        [
+            ("startup/floor/host/c1", None),
+            ("startup/floor/none/c1", None),
+            ("startup/builtin/host/c1", Some("startup/floor/host/c1")),
+            ("startup/builtin/none/c1", Some("startup/floor/none/c1")),
+            ("startup/builtin/bridge/c1", Some("startup/floor/none/c1")),
+            ("startup/builtin/container/c1", Some("startup/floor/none/c1")),
+        ]
+    );
+    let scenario =
+        good("[[experiment]]\nkind = \"startup\"\nruntime = [\"builtin\", \"floor\"]\nnetwork = \"bridge\"\n");
+    assert_eq!(
+        baselines(&scenario),
+        [("startup/builtin/bridge/c1", Some("startup/floor/none/c1")), ("startup/floor/none/c1", None)]
+    );
+}
+
+#[test]
+fn a_baseline_can_be_named() {
+    let scenario = good(&format!("{STARTUP}concurrency = [1, 2]\nbaseline = \"host\"\n"));
+    assert_eq!(
+        baselines(&scenario),
+        [
+            ("startup/builtin/host/c1", None),
+            ("startup/builtin/host/c2", None),
+            ("startup/builtin/bridge/c1", Some("startup/builtin/host/c1")),
+            ("startup/builtin/bridge/c2", Some("startup/builtin/host/c2")),
+        ]
+    );
+    let scenario = good(&format!("{STARTUP}runtime = [\"floor\", \"builtin\"]\nbaseline = \"builtin\"\n"));
+    assert_eq!(scenario.cases[0].baseline.as_deref(), Some("startup/builtin/host/c1"));
+}
+
+#[test]
+fn a_network_case_goes_to_host_where_host_is_measured() {
+    let scenario = good(NETWORK);
+    assert_eq!(scenario.cases[1].baseline, None);
+    assert_eq!(scenario.cases[2].id, "network/builtin/bridge/egress/tcp_stream");
+    assert_eq!(scenario.cases[2].baseline.as_deref(), Some("network/builtin/host/egress/tcp_stream"));
+    let alone = good("[[experiment]]\nkind = \"network\"\nnetwork = \"bridge\"\ntest = \"udp_rr\"\n");
+    assert_eq!(alone.cases[0].baseline, None);
+}
+
+#[test]
+fn each_bound_is_a_check() {
+    let scenario = good(&format!(
+        "{STARTUP}[[check]]\nmetric = \"exit\"\ncase = \"startup/*/bridge/*\"\nmin = 1\nmax = \"50ms\"\n"
+    ));
+    let bounds: Vec<Bound> = scenario.checks.iter().map(|check| check.bound).collect();
+    assert_eq!(bounds, [Bound::Min(1.0), Bound::Max(50e6)]);
+}
+
+#[test]
+fn a_pattern_may_reach_further_than_its_check() {
+    let scenario =
+        good(&format!("{NETWORK}[[check]]\nmetric = \"throughput\"\ncase = \"network/*/*/*/*\"\nmin_ratio = 0.5\n"));
+    assert_eq!(scenario.checks.len(), 1);
+}
+
+#[test]
+fn overrides_reach_by_position_by_kind_and_by_name() {
+    let text = format!("{HEAD}{STARTUP}{NETWORK}");
+    let options = Options {
+        overrides: [
+            "run.blocks=5",
+            "experiment.1.duration=2s",
+            "experiment.startup.per_block = 3",
+            "experiment.network.path=[\"ingress\"]",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        seed: Some(9),
+        quick: false,
+    };
+    let scenario = parse(&text, &options);
+    assert_eq!(scenario.run, RunSettings { blocks: 5, warmup_blocks: 3, seed: Some(9) });
+    assert_eq!(scenario.source, text);
+    let CaseKind::Startup(startup) = &scenario.cases[0].kind else { panic!() };
+    assert_eq!(startup.per_block, 3);
+    let CaseKind::Network(network) = &scenario.cases[2].kind else { panic!() };
+    assert_eq!((network.duration, network.path), (Duration::from_secs(2), TrafficPath::Ingress));
+}
+
+#[test]
+fn quick_fits_its_budget_and_keeps_the_ids() {
+    let text =
+        format!("{HEAD}{STARTUP}concurrency = [1, 4]\nper_block = 50\n{NETWORK}path = [\"egress\", \"ingress\"]\n");
+    let full = parse(&text, &Options::default());
+    let quick = parse(&text, &Options { quick: true, ..Options::default() });
+    assert!(full.estimate() > Duration::from_secs(60));
+    assert!(quick.estimate() <= estimate::QUICK_BUDGET, "{:?}", quick.estimate());
+    assert!(quick.run.blocks >= 3 && quick.run.warmup_blocks >= 1);
+    assert_eq!(ids(&full), ids(&quick));
+    for case in &quick.cases {
+        match &case.kind {
+            CaseKind::Startup(case) => assert!(case.per_block >= case.concurrency),
+            CaseKind::Network(case) => assert!(case.duration >= Duration::from_millis(100)),
+        }
+    }
+}
+
+#[test]
+fn quick_leaves_alone_what_is_short_and_never_raises() {
+    let text = format!("{HEAD}[run]\nblocks = 2\nwarmup_blocks = 0\n{STARTUP}per_block = 1\n");
+    let full = parse(&text, &Options::default());
+    assert_eq!(parse(&text, &Options { quick: true, ..Options::default() }), full);
+}
+
+#[test]
+fn every_kind_has_metrics_that_exist_and_are_its_own() {
+    let scenario = good(&format!(
+        "{STARTUP}{}",
+        NETWORK.replace("\"tcp_rr\"", "\"tcp_rr\", \"tcp_crr\", \"udp_stream\", \"udp_rr\"")
+    ));
+    for case in &scenario.cases {
+        for name in case.kind.metrics() {
+            let metric = crate::record::metric::find(name).unwrap();
+            assert_eq!(metric.experiment, case.kind.experiment(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_documented_keys_are_the_known_ones() {
+    // An unknown key is answered with the known ones in the order in which they are read.
+    for (title, keys) in TABLES {
+        let body = match *title {
+            "[scenario]" => format!("[scenario]\nzzz = 1\n{STARTUP}"),
+            "[run]" => format!("{HEAD}[run]\nzzz = 1\n{STARTUP}"),
+            "[[check]]" => format!("{HEAD}{STARTUP}[[check]]\nzzz = 1\n"),
+            title if title.contains("startup") => format!("{HEAD}{STARTUP}zzz = 1\n"),
+            _ => format!("{HEAD}{NETWORK}zzz = 1\n"),
+        };
+        let error = Scenario::parse(&body, "t.toml", &Options::default()).unwrap_err();
+        let ScenarioError::Invalid(diagnostics) = error else { panic!() };
+        let help = &diagnostics.iter().find(|one| one.message.contains("`zzz`")).unwrap().help;
+        let known: Vec<&str> =
+            help.strip_prefix("known are ").unwrap().split(", ").filter(|key| *key != "kind").collect();
+        for (key, ..) in *keys {
+            assert!(known.contains(key), "{title} {key}: {help}");
+        }
+        let distinct: std::collections::BTreeSet<&str> = known.into_iter().collect();
+        assert_eq!(distinct.len(), keys.len(), "{title}: {help}");
+    }
+}
+
+#[test]
+fn broken_toml() {
+    bad(
+        "[run\nblocks = 3\nseed = = 1\n",
+        expect![[r#"
+        t.toml:4:5: unclosed table, expected `]`
+          4 | [run
+            |     ^
+            = the file must be valid TOML
+
+        t.toml:6:8: extra `=`, expected nothing
+          6 | seed = = 1
+            |        ^
+            = the file must be valid TOML
+
+        t.toml:6:10: unexpected key or value, expected newline, `#`
+          6 | seed = = 1
+            |          ^
+            = the file must be valid TOML
+    "#]],
+    );
+    bad(
+        &format!("[run]\nblocks = 3\nblocks = 4\n{STARTUP}"),
+        expect![[r#"
+        t.toml:6:1: duplicate key
+          6 | blocks = 4
+            | ^^^^^^
+            = the file must be valid TOML
+    "#]],
+    );
+}
+
+#[test]
+fn unknown_keys() {
+    bad(
+        &format!(
+            "[run]\nblokcs = 3\n{STARTUP}per_blocks = 3\n[[check]]\nmetric = \"exit\"\ncase = \"startup/builtin/host/c1\"\nmin_ration = 1\nmax = 1\n[reports]\nx = 1\n"
+        ),
+        expect![[r#"
+            t.toml:5:1: unknown key `blokcs` in [run]
+              5 | blokcs = 3
+                | ^^^^^^
+                = did you mean `blocks`? known are blocks, warmup_blocks, seed
+
+            t.toml:9:1: unknown key `per_blocks` in [[experiment]]
+              9 | per_blocks = 3
+                | ^^^^^^^^^^
+                = did you mean `per_block`? known are kind, runtime, network, concurrency, per_block, baseline
+
+            t.toml:13:1: unknown key `min_ration` in [[check]]
+              13 | min_ration = 1
+                 | ^^^^^^^^^^
+                 = did you mean `min_ratio`? known are metric, case, min_ratio, max_ratio, min, max
+
+            t.toml:15:2: unknown key `reports` in the file
+              15 | [reports]
+                 |  ^^^^^^^
+                 = known are scenario, run, experiment, check
+        "#]],
+    );
+}
+
+#[test]
+fn wrong_types() {
+    bad(
+        &format!(
+            "[run]\nblocks = \"many\"\nseed = 1.5\n{NETWORK}duration = 1\npin = \"yes\"\nstreams = [1, \"2\"]\npath = 3\n"
+        ),
+        expect![[r#"
+            t.toml:5:10: `blocks`: expected a whole number, found a string
+              5 | blocks = "many"
+                |          ^^^^^^
+                = write it as in 1
+
+            t.toml:6:8: `seed`: expected a whole number, found a number with a point
+              6 | seed = 1.5
+                |        ^^^
+                = write it as in 1
+
+            t.toml:11:12: `duration`: expected a duration with its unit, found a whole number
+              11 | duration = 1
+                 |            ^
+                 = write it as in "250ms", "1.5s" or "2m"
+
+            t.toml:12:7: `pin`: expected a boolean, found a string
+              12 | pin = "yes"
+                 |       ^^^^^
+                 = write it as in true or false
+
+            t.toml:13:15: `streams`: expected a whole number, found a string
+              13 | streams = [1, "2"]
+                 |               ^^^
+                 = write it as in 1
+
+            t.toml:14:8: `path`: expected the name of a path, found a whole number
+              14 | path = 3
+                 |        ^
+                 = write it as in "egress"
+        "#]],
+    );
+    bad_file(
+        "scenario = 1\nrun = []\nexperiment = 3\n",
+        &Options::default(),
+        expect![[r#"
+            t.toml:1:12: expected the table [scenario], found a whole number
+              1 | scenario = 1
+                |            ^
+                = write [scenario] on a line of its own
+
+            t.toml:1:12: [scenario] lacks `name`
+              1 | scenario = 1
+                |            ^
+                = add name = "my-question"
+
+            t.toml:1:12: [scenario] lacks `question`
+              1 | scenario = 1
+                |            ^
+                = add question = "What does … cost?"
+
+            t.toml:2:7: expected the table [run], found a list
+              2 | run = []
+                |       ^^
+                = write [run] on a line of its own
+
+            t.toml:3:1: expected [[experiment]], found a whole number
+              3 | experiment = 3
+                | ^^^^^^^^^^
+                = write [[experiment]], with two brackets
+        "#]],
+    );
+    bad_file(
+        "[scenario]\nname = 3\nquestion = \" \"\n[experiment]\nkind = \"startup\"\n",
+        &Options::default(),
+        expect![[r#"
+            t.toml:2:8: `name`: expected a string, found a whole number
+              2 | name = 3
+                |        ^
+                = write it as in "text"
+
+            t.toml:3:12: `question`: the text is empty
+              3 | question = " "
+                |            ^^^
+                = write at least one word
+
+            t.toml:4:2: expected [[experiment]], found a table
+              4 | [experiment]
+                |  ^^^^^^^^^^
+                = write [[experiment]], with two brackets
+        "#]],
+    );
+}
+
+#[test]
+fn empty_lists_and_doubles() {
+    bad(
+        "[[experiment]]\nkind = \"startup\"\nnetwork = []\nconcurrency = [1, 2, 1]\n",
+        expect![[r#"
+            t.toml:6:11: `network` is an empty list, so that there is nothing to run
+              6 | network = []
+                |           ^^
+                = name at least one value
+
+            t.toml:7:22: `concurrency` holds this value twice
+              7 | concurrency = [1, 2, 1]
+                |                      ^
+                = name each value once
+        "#]],
+    );
+}
+
+#[test]
+fn impossible_numbers() {
+    bad(
+        &format!(
+            "[run]\nblocks = 0\nwarmup_blocks = -1\nseed = -5\n{STARTUP}concurrency = [0, 1000]\n{NETWORK}duration = \"1 fortnight\"\nwarmup = \"2h\"\nmessage_size = [0, \"1G\", \"x\"]\nstreams = 99999999999\n"
+        ),
+        expect![[r#"
+            t.toml:5:10: `blocks`: 0 is out of range
+              5 | blocks = 0
+                |          ^
+                = from 1 to 100000
+
+            t.toml:6:17: `warmup_blocks`: -1 is out of range
+              6 | warmup_blocks = -1
+                |                 ^^
+                = from 0 to 100000
+
+            t.toml:7:8: `seed`: -5 is out of range
+              7 | seed = -5
+                |        ^^
+                = from 0 to 9223372036854775807
+
+            t.toml:11:16: `concurrency`: 0 is out of range
+              11 | concurrency = [0, 1000]
+                 |                ^
+                 = from 1 to 256
+
+            t.toml:11:19: `concurrency`: 1000 is out of range
+              11 | concurrency = [0, 1000]
+                 |                   ^^^^
+                 = from 1 to 256
+
+            t.toml:16:12: `duration`: `1 fortnight` is not a duration
+              16 | duration = "1 fortnight"
+                 |            ^^^^^^^^^^^^^
+                 = write a number and a unit, as in "250ms", "1.5s" or "2m"
+
+            t.toml:17:10: `warmup`: 2h is out of range
+              17 | warmup = "2h"
+                 |          ^^^^
+                 = from 0ns to 60s
+
+            t.toml:18:17: `message_size`: the byte count is out of range
+              18 | message_size = [0, "1G", "x"]
+                 |                 ^
+                 = from 1 to 67108864
+
+            t.toml:18:20: `message_size`: the byte count is out of range
+              18 | message_size = [0, "1G", "x"]
+                 |                    ^^^^
+                 = from 1 to 67108864
+
+            t.toml:18:26: `message_size`: `x` is not a byte count
+              18 | message_size = [0, "1G", "x"]
+                 |                          ^^^
+                 = write it as in 4096, "64K" or "16MiB"
+
+            t.toml:19:11: `streams`: 99999999999 is out of range
+              19 | streams = 99999999999
+                 |           ^^^^^^^^^^^
+                 = from 1 to 256
+        "#]],
+    );
+    bad(
+        "[run]\nblocks = 99999999999999999999\n",
+        expect![[r#"
+        t.toml:5:10: the number is too large
+          5 | blocks = 99999999999999999999
+            |          ^^^^^^^^^^^^^^^^^^^^
+            = at most 9223372036854775807
+    "#]],
+    );
+    bad(
+        &format!("{STARTUP}concurrency = [1, 16]\n"),
+        expect![[r#"
+        t.toml:7:19: 10 starts a block cannot keep 16 starters busy
+          7 | concurrency = [1, 16]
+            |                   ^^
+            = set per_block to at least 16
+    "#]],
+    );
+    bad(
+        &format!("{STARTUP}concurrency = 8\nper_block = [8, 4]\n"),
+        expect![[r#"
+        t.toml:8:17: 4 starts a block cannot keep 8 starters busy
+          8 | per_block = [8, 4]
+            |                 ^
+            = set per_block to at least 8
+    "#]],
+    );
+    bad(
+        "[[experiment]]\nkind = \"network\"\nnetwork = \"bridge\"\ntest = [\"udp_rr\", \"udp_stream\"]\nmessage_size = [1, \"1K\", \"64K\"]\n",
+        expect![[r#"
+            t.toml:8:17: `message_size`: a datagram of udp_stream cannot carry 1 bytes
+              8 | message_size = [1, "1K", "64K"]
+                |                 ^
+                = from 8 to 65507, or a second [[experiment]] for the other tests
+
+            t.toml:8:26: `message_size`: a datagram of udp_rr cannot carry 65536 bytes
+              8 | message_size = [1, "1K", "64K"]
+                |                          ^^^^^
+                = from 1 to 65507, or a second [[experiment]] for the other tests
+        "#]],
+    );
+}
+
+#[test]
+fn unknown_names() {
+    bad(
+        "[[experiment]]\nkind = \"start-up\"\n[[experiment]]\nkind = \"startup\"\nruntime = \"builtln\"\nnetwork = [\"brigde\"]\n[[experiment]]\nkind = \"network\"\nnetwork = \"host\"\ntest = \"tcp_steam\"\npath = \"outwards\"\n",
+        expect![[r#"
+            t.toml:5:8: unknown kind of experiment `start-up`
+              5 | kind = "start-up"
+                |        ^^^^^^^^^^
+                = did you mean `startup`? known are startup, network
+
+            t.toml:8:11: `runtime`: unknown runtime `builtln`
+              8 | runtime = "builtln"
+                |           ^^^^^^^^^
+                = did you mean `builtin`? known are floor, builtin
+
+            t.toml:9:12: `network`: unknown network mode `brigde`
+              9 | network = ["brigde"]
+                |            ^^^^^^^^
+                = did you mean `bridge`? known are host, none, bridge, container
+
+            t.toml:13:8: `test`: unknown network test `tcp_steam`
+              13 | test = "tcp_steam"
+                 |        ^^^^^^^^^^^
+                 = did you mean `tcp_stream`? known are tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr
+
+            t.toml:14:8: `path`: unknown path `outwards`
+              14 | path = "outwards"
+                 |        ^^^^^^^^^^
+                 = known are egress, ingress, internal
+        "#]],
+    );
+    bad(
+        "[[experiment]]\nkind = \"network\"\nruntime = [\"builtin\", \"floor\"]\nnetwork = [\"host\", \"none\"]\ntest = \"tcp_rr\"\n",
+        expect![[r#"
+            t.toml:6:23: `runtime`: the floor has no network to measure: it is a bare clone3 and exec
+              6 | runtime = ["builtin", "floor"]
+                |                       ^^^^^^^
+                = use "builtin"; network = "host" is what ratios go to
+
+            t.toml:7:20: `network`: nothing reaches a container with network `none`, so there is no traffic to measure
+              7 | network = ["host", "none"]
+                |                    ^^^^^^
+                = leave it out; known here are host, bridge, container
+        "#]],
+    );
+}
+
+#[test]
+fn missing_parts() {
+    bad_file(
+        "",
+        &Options::default(),
+        expect![[r#"
+            t.toml:1:1: the file has no [scenario]
+              1 |
+                | ^
+                = add [scenario] with a name and a question
+
+            t.toml:1:1: the file has no experiment
+              1 |
+                | ^
+                = add one that begins with [[experiment]]
+        "#]],
+    );
+    bad(
+        "[[experiment]]\nnetwork = \"host\"\n[[experiment]]\nkind = \"network\"\n[[check]]\n",
+        expect![[r#"
+        t.toml:4:1: [[experiment]] lacks `kind`
+          4 | [[experiment]]
+            | ^^^^^^^^^^^^^^
+            = add kind = "startup"
+
+        t.toml:6:1: [[experiment]] lacks `network`
+          6 | [[experiment]]
+            | ^^^^^^^^^^^^^^
+            = add network = [...] with one or more of host, none, bridge, container
+
+        t.toml:6:1: [[experiment]] lacks `test`
+          6 | [[experiment]]
+            | ^^^^^^^^^^^^^^
+            = add test = [...] with one or more of tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr
+
+        t.toml:8:1: [[check]] lacks `metric`
+          8 | [[check]]
+            | ^^^^^^^^^
+            = add metric = "exit"
+
+        t.toml:8:1: [[check]] lacks `case`
+          8 | [[check]]
+            | ^^^^^^^^^
+            = add case = "startup/builtin/bridge/c1"
+
+        t.toml:8:1: the check has no bound
+          8 | [[check]]
+            | ^^^^^^^^^
+            = add min_ratio, max_ratio, min or max
+    "#]],
+    );
+    bad_file(
+        &format!("[scenario]\nname = \"../x\"\n{STARTUP}"),
+        &Options::default(),
+        expect![[r#"
+        t.toml:1:1: [scenario] lacks `question`
+          1 | [scenario]
+            | ^^^^^^^^^^
+            = add question = "What does … cost?"
+
+        t.toml:2:8: `name`: `../x` cannot name a directory
+          2 | name = "../x"
+            |        ^^^^^^
+            = letters, digits, `-`, `_`, `.`
+    "#]],
+    );
+}
+
+#[test]
+fn checks_that_cannot_be() {
+    bad(
+        &format!(
+            "{STARTUP}[[check]]\nmetric = \"exit\"\ncase = \"startup/builtin/brigde/c1\"\nmax = 1\n[[check]]\nmetric = \"rtt\"\ncase = \"startup/builtin/host/c1\"\nmax = 1\n[[check]]\nmetric = \"exits\"\ncase = \"startup/builtin/host/c1\"\nmax = 1\n"
+        ),
+        expect![[r#"
+            t.toml:9:8: no case is called `startup/builtin/brigde/c1`
+              9 | case = "startup/builtin/brigde/c1"
+                |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^
+                = did you mean `startup/builtin/bridge/c1`? `*` stands for one whole part between slashes
+
+            t.toml:12:10: `startup/builtin/host/c1` does not measure `rtt`
+              12 | metric = "rtt"
+                 |          ^^^^^
+                 = it measures ready, exit, teardown, start_rate
+
+            t.toml:16:10: `metric`: unknown metric `exits`
+              16 | metric = "exits"
+                 |          ^^^^^^^
+                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits
+        "#]],
+    );
+    bad(
+        &format!(
+            "{STARTUP}[[check]]\nmetric = \"exit\"\ncase = \"startup/*/host/*\"\nmax_ratio = 2\n[[check]]\nmetric = \"exit\"\ncase = \"startup/*/*/*\"\n[[check]]\nmetric = \"exit\"\ncase = \"startup/*/*/*\"\nmin = 2\nmax = \"1ns\"\n[[check]]\nmetric = \"start_rate\"\ncase = \"startup/*/*/*\"\nmin = \"5/s\"\nmax = -1\n"
+        ),
+        expect![[r#"
+            t.toml:9:8: `startup/builtin/host/c1` has no baseline, so that there is no ratio to check
+              9 | case = "startup/*/host/*"
+                |        ^^^^^^^^^^^^^^^^^^
+                = name a case that has one, give the experiment a baseline, or use min and max
+
+            t.toml:11:1: the check has no bound
+              11 | [[check]]
+                 | ^^^^^^^^^
+                 = add min_ratio, max_ratio, min or max
+
+            t.toml:18:7: nothing is at least 2 and at most 1
+              18 | max = "1ns"
+                 |       ^^^^^
+                 = exchange the two bounds
+
+            t.toml:22:7: `min`: expected a number, found a string
+              22 | min = "5/s"
+                 |       ^^^^^
+                 = write it in 1/s, without quotes
+
+            t.toml:23:7: `max`: -1 is out of range
+              23 | max = -1
+                 |       ^^
+                 = a finite number above 0
+        "#]],
+    );
+}
+
+#[test]
+fn baselines_that_are_not_measured() {
+    bad(
+        &format!("{STARTUP}baseline = \"floor\"\n{NETWORK}baseline = \"container\"\n"),
+        expect![[r#"
+        t.toml:7:12: the baseline `floor` is not among the cases of this experiment
+          7 | baseline = "floor"
+            |            ^^^^^^^
+            = add "floor" to the list, or name one that is in it
+
+        t.toml:12:12: the baseline `container` is not among the cases of this experiment
+          12 | baseline = "container"
+             |            ^^^^^^^^^^^
+             = add "container" to the list, or name one that is in it
+    "#]],
+    );
+    bad(
+        &format!("{STARTUP}baseline = \"hots\"\n"),
+        expect![[r#"
+        t.toml:7:12: `baseline`: `hots` is no network mode and no runtime
+          7 | baseline = "hots"
+            |            ^^^^^^
+            = did you mean `host`? known are host, none, bridge, container, floor, builtin
+    "#]],
+    );
+}
+
+#[test]
+fn a_case_twice() {
+    bad(
+        &format!("{STARTUP}[[experiment]]\nkind = \"startup\"\nnetwork = \"host\"\nper_block = 20\n"),
+        expect![[r#"
+        t.toml:7:1: the case `startup/builtin/host/c1` is there twice
+          7 | [[experiment]]
+            | ^^^^^^^^^^^^^^
+            = give both values as a list in one [[experiment]], so that their ids differ
+    "#]],
+    );
+}
+
+#[test]
+fn wrong_overrides() {
+    let text = format!("{HEAD}{STARTUP}{NETWORK}");
+    for (option, expected) in [
+        (
+            "run.blocks",
+            expect![[r#"
+            --set run.blocks: the override has no `=`
+               | run.blocks
+               | ^^^^^^^^^^
+               = write --set KEY=VALUE, as in --set run.blocks=5
+        "#]],
+        ),
+        (
+            "run.blocks=",
+            expect![[r#"
+            --set run.blocks=: the override has no value
+               | run.blocks=
+               |            ^
+               = write it after the `=`
+        "#]],
+        ),
+        (
+            "run..blocks=1",
+            expect![[r#"
+            --set run..blocks=1: the key has an empty part
+               | run..blocks=1
+               |     ^
+               = write --set KEY=VALUE, as in --set run.blocks=5
+        "#]],
+        ),
+        (
+            "run.blokcs=5",
+            expect![[r#"
+            --set run.blokcs=5: unknown key `blokcs` in [run]
+               | run.blokcs=5
+               |     ^^^^^^
+               = did you mean `blocks`? known are blocks, warmup_blocks, seed
+        "#]],
+        ),
+        (
+            "run.blocks=five",
+            expect![[r#"
+            --set run.blocks=five: `blocks`: expected a whole number, found a string
+               | run.blocks=five
+               |            ^^^^
+               = write it as in 1
+        "#]],
+        ),
+        (
+            "experiment.7.duration=2s",
+            expect![[r#"
+            --set experiment.7.duration=2s: there is no item `7` in the list
+               | experiment.7.duration=2s
+               |            ^
+               = the list has 2: 0 (startup), 1 (network)
+        "#]],
+        ),
+        (
+            "experiment.1.duration=2 weeks",
+            expect![[r#"
+            --set experiment.1.duration=2 weeks: `duration`: `2 weeks` is not a duration
+               | experiment.1.duration=2 weeks
+               |                       ^^^^^^^
+               = write a number and a unit, as in "250ms", "1.5s" or "2m"
+        "#]],
+        ),
+        (
+            "experiment.0.network=[\"host\"",
+            expect![[r#"
+            --set experiment.0.network=["host": unclosed array, expected `]`
+               | experiment.0.network=["host"
+               |                             ^
+               = write a TOML value, as in ["host", "bridge"], or a single word
+        "#]],
+        ),
+        (
+            "run.blocks.x.y=1",
+            expect![[r#"
+            --set run.blocks.x.y=1: `blocks`: expected a whole number, found a table
+               | run.blocks.x.y=1
+               |     ^^^^^^
+               = write it as in 1
+        "#]],
+        ),
+        (
+            "scenario.name.x=1",
+            expect![[r#"
+            --set scenario.name.x=1: there is no `x` here: what stands before it is a string
+               | scenario.name.x=1
+               |               ^
+               = end the key earlier
+        "#]],
+        ),
+    ] {
+        bad_file(&text, &with_override(option), expected);
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let error = Scenario::load("/nonexistent/s.toml", &Options::default()).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read /nonexistent/s.toml");
+}

@@ -1,0 +1,168 @@
+//! What a run has seen so far, in the form of `record`: times relative to the run's start, samples with their marks.
+
+use std::collections::BTreeMap;
+
+use super::disturbance::{Disturbance, usual_preemption};
+use super::{Ended, Outcome, ScheduleError};
+use crate::experiment::Observations;
+use crate::record::{BlockRecord, Flags, HistogramRow, PhaseRow, Sample, Skip, mark_outliers};
+use crate::scenario::Case;
+use crate::sys::clock;
+
+/// The rows of a run that goes on.
+pub(super) struct Ledger {
+    start_ns: u64,
+    warmup_blocks: u32,
+    skips: Vec<Skip>,
+    blocks: Vec<BlockRecord>,
+    samples: Vec<Sample>,
+    phases: Vec<PhaseRow>,
+    histograms: Vec<HistogramRow>,
+    /// Involuntary switches of each case in each block.
+    preemptions: BTreeMap<String, BTreeMap<u32, u64>>,
+    /// What could not be given back of cases that were skipped.
+    pub(super) cleanup: Vec<ScheduleError>,
+}
+
+impl Ledger {
+    /// Begins at a moment of CLOCK_MONOTONIC, in ns.
+    pub(super) fn new(start_ns: u64, warmup_blocks: u32) -> Self {
+        Self {
+            start_ns,
+            warmup_blocks,
+            skips: Vec::new(),
+            blocks: Vec::new(),
+            samples: Vec::new(),
+            phases: Vec::new(),
+            histograms: Vec::new(),
+            preemptions: BTreeMap::new(),
+            cleanup: Vec::new(),
+        }
+    }
+
+    fn since_start(&self, at_ns: u64) -> u64 {
+        at_ns.saturating_sub(self.start_ns)
+    }
+
+    pub(super) fn skip(&mut self, case: &str, reason: String) {
+        self.skips.push(Skip { case: case.to_owned(), reason });
+    }
+
+    pub(super) fn open_block(&mut self, block: u32) {
+        self.blocks.push(BlockRecord {
+            block,
+            warmup: block < self.warmup_blocks,
+            order: Vec::new(),
+            start_ns: self.since_start(clock::now_ns()),
+            duration_ns: 0,
+        });
+    }
+
+    /// Ends the open block and says how long it took, in ns. One that was ended before its first case goes away.
+    pub(super) fn close_block(&mut self) -> u64 {
+        let now_ns = self.since_start(clock::now_ns());
+        let Some(block) = self.blocks.last_mut() else { return 0 };
+        block.duration_ns = now_ns - block.start_ns;
+        let duration_ns = block.duration_ns;
+        if block.order.is_empty() {
+            self.blocks.pop();
+        }
+        duration_ns
+    }
+
+    /// Keeps what a case yielded in the open block.
+    pub(super) fn keep(&mut self, case: &str, block: u32, seen: Observations, disturbance: Disturbance) {
+        if let Some(open) = self.blocks.last_mut() {
+            open.order.push(case.to_owned());
+        }
+        let flags = Flags {
+            warmup: block < self.warmup_blocks,
+            steal: disturbance.steal,
+            pressure: disturbance.pressure,
+            ..Flags::default()
+        };
+        self.preemptions.entry(case.to_owned()).or_default().insert(block, disturbance.involuntary);
+        let start_ns = self.start_ns;
+        self.samples.extend(seen.values.into_iter().map(|value| Sample {
+            case: case.to_owned(),
+            metric: value.metric.name.to_owned(),
+            unit: value.metric.unit.to_owned(),
+            block,
+            iteration: value.iteration,
+            value: value.value,
+            start_ns: value.start_ns.saturating_sub(start_ns),
+            flags,
+        }));
+        self.phases.extend(seen.phases.into_iter().map(|phase| PhaseRow {
+            case: case.to_owned(),
+            block,
+            iteration: phase.iteration,
+            phase: phase.phase.to_owned(),
+            start_ns: phase.start_ns.saturating_sub(start_ns),
+            duration_ns: phase.duration_ns,
+        }));
+        self.histograms.extend(seen.histograms.into_iter().map(|row| HistogramRow {
+            case: case.to_owned(),
+            metric: row.metric.name.to_owned(),
+            unit: row.metric.unit.to_owned(),
+            block,
+            iteration: row.iteration,
+            histogram: row.histogram,
+            flags,
+        }));
+    }
+
+    /// Ends the run of these cases. One without a sample is among the skips, with the reason.
+    pub(super) fn close(mut self, cases: &[Case], ended: Option<Ended>, cleanup: Vec<ScheduleError>) -> Outcome {
+        self.mark_preempted();
+        mark_outliers(&mut self.samples);
+        self.cleanup.extend(cleanup);
+        let (interrupted, failure, why_missing) = match ended {
+            None => (false, None, "it yielded no value"),
+            Some(Ended::Interrupted) => (true, None, "the run was interrupted before it"),
+            Some(Ended::Failed(error)) => (false, Some(error), "the run failed before it"),
+        };
+        let (measured, missing): (Vec<&Case>, Vec<&Case>) =
+            cases.iter().partition(|case| self.samples.iter().any(|sample| sample.case == case.id));
+        for case in missing {
+            if self.skips.iter().all(|skip| skip.case != case.id) {
+                self.skip(&case.id, why_missing.to_owned());
+            }
+        }
+        Outcome {
+            cases: measured.into_iter().map(Case::record).collect(),
+            skips: self.skips,
+            blocks: self.blocks,
+            samples: self.samples,
+            phases: self.phases,
+            histograms: self.histograms,
+            duration_ns: clock::now_ns().saturating_sub(self.start_ns),
+            interrupted,
+            failure,
+            cleanup: self.cleanup,
+        }
+    }
+
+    /// What is usual for a case is known only at the end.
+    fn mark_preempted(&mut self) {
+        let preempted: Vec<(String, u32)> = (self.preemptions.iter())
+            .flat_map(|(case, blocks)| {
+                let measured: Vec<u64> =
+                    blocks.iter().filter(|(block, _)| **block >= self.warmup_blocks).map(|(_, count)| *count).collect();
+                let bound = usual_preemption(&measured);
+                blocks
+                    .iter()
+                    .filter(move |(_, count)| **count as f64 > bound)
+                    .map(|(block, _)| (case.clone(), *block))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let hit = |case: &str, block: u32| preempted.iter().any(|(name, number)| name == case && *number == block);
+        for sample in &mut self.samples {
+            sample.flags.preempted = hit(&sample.case, sample.block);
+        }
+        for row in &mut self.histograms {
+            row.flags.preempted = hit(&row.case, row.block);
+        }
+    }
+}
