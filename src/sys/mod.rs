@@ -10,5 +10,6 @@ pub mod launch;
 pub mod netns;
 pub mod page;
 pub mod plan;
+pub mod tcp_info;
 
 pub use interpret::MAX_STRINGS;
