@@ -143,7 +143,8 @@ impl Flows {
                     let doing = "wait for the flows to end".to_owned();
                     return Err(failed.unwrap_or(WorkloadError::TimedOut { doing, after: timeout }));
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
+                // Every sender is gone, and an outcome is missing.
+                Err(RecvTimeoutError::Disconnected) => return Err(failed.unwrap_or(WorkloadError::Panicked)),
             }
         }
         match failed {
@@ -190,6 +191,15 @@ mod tests {
         flows.spawn(|| Ok(Flow::default())).unwrap();
         let error = flows.finish(clock::now_ns() + 10_000_000_000, Duration::from_secs(1)).unwrap_err();
         assert_eq!(error.to_string(), "cause");
+    }
+
+    #[test]
+    fn a_panic_is_not_a_result() {
+        let mut flows = Flows::new();
+        flows.spawn(|| panic!("as this test wants it")).unwrap();
+        flows.spawn(|| Ok(Flow::default())).unwrap();
+        let error = flows.finish(clock::now_ns() + 10_000_000_000, Duration::from_secs(1)).unwrap_err();
+        assert_eq!(error.to_string(), "a flow's thread panicked");
     }
 
     #[test]

@@ -169,6 +169,9 @@ pub enum WorkloadError {
         /// What should have come.
         due: &'static str,
     },
+    /// A flow's thread panicked; its message is on standard error.
+    #[error("a flow's thread panicked")]
+    Panicked,
     /// The histogram could not be packed.
     #[error(transparent)]
     Latency(#[from] result::LatencyError),

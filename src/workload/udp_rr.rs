@@ -2,7 +2,11 @@
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, SockaddrStorage, recvfrom, sendto};
 
 use super::WorkloadError;
 use super::arguments::MAX_DATAGRAM;
@@ -69,18 +73,19 @@ pub(super) fn server(socket: &UdpSocket, task: Task) -> Result<Flow, WorkloadErr
     let mut flow = Flow::default();
     let mut meter = Meter::new(task.window, None);
     loop {
-        let (count, client) = match socket.recv_from(&mut buffer) {
+        // std's recv_from(2) trusts that there is a sender's address, which a shut-down socket does not give.
+        let (count, client) = match recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer) {
             // Shut down: no datagram of ours is empty.
             Ok((0, _)) => break,
-            Ok(received) => received,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failure("receive from the client", "client", task.timeout)(error)),
+            Ok((count, Some(client))) => (count, client),
+            Ok((_, None)) | Err(Errno::EINTR) => continue,
+            Err(error) => return Err(failure("receive from the client", "client", task.timeout)(error.into())),
         };
-        match socket.send_to(&buffer[..count], client) {
+        match sendto(socket.as_raw_fd(), &buffer[..count], &client, MsgFlags::empty()) {
             Ok(_) => flow.count(count, meter.inside(clock::now_ns())),
             // The client is gone, or a queue dropped the reply; the client counts it as lost.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECONNREFUSED | libc::EPERM)) => {}
-            Err(error) => return Err(failure("answer the client", "client", task.timeout)(error)),
+            Err(Errno::ENOBUFS | Errno::ECONNREFUSED | Errno::EPERM | Errno::EINTR) => {}
+            Err(error) => return Err(failure("answer the client", "client", task.timeout)(error.into())),
         }
     }
     flow.cost = meter.finish();
