@@ -44,11 +44,7 @@ pub struct Applied {
 }
 
 /// The directory of a controller, or the error that names the setting that cannot be had.
-fn directory<'a>(
-    group: &'a Group,
-    controller: Controller,
-    setting: &'static str,
-) -> Result<&'a Path, CgroupError> {
+fn directory<'a>(group: &'a Group, controller: Controller, setting: &'static str) -> Result<&'a Path, CgroupError> {
     group.directory(controller).ok_or(CgroupError::NoController { controller, setting })
 }
 

@@ -29,12 +29,8 @@ pub(super) fn apply(path: &Path, limit: Limit) -> Result<Applied, CgroupError> {
         path: path.to_owned(),
         source,
     })?;
-    let row = Applied {
-        controller: Controller::Pids,
-        setting: MAX,
-        requested: limit.to_string(),
-        kept: read(path, MAX)?,
-    };
+    let row =
+        Applied { controller: Controller::Pids, setting: MAX, requested: limit.to_string(), kept: read(path, MAX)? };
     compare(path, row, |row| row.kept == row.requested)
 }
 

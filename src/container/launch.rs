@@ -161,15 +161,8 @@ impl Container {
         };
         let plan = plan::compile(spec, &wiring)?;
         let child = launch(&plan, plan::clone_flags(spec, &wiring), None).map_err(ContainerError::Clone)?;
-        let mut container = Self {
-            child,
-            plan,
-            requested_ns,
-            beside: Vec::new(),
-            group: None,
-            applied: Vec::new(),
-            connection: None,
-        };
+        let mut container =
+            Self { child, plan, requested_ns, beside: Vec::new(), group: None, applied: Vec::new(), connection: None };
         match container.provide(spec, network, &shared.layout) {
             Ok(()) => Ok(container),
             Err(error) => Err(container.abandon(error)),

@@ -72,8 +72,7 @@ pub struct Wiring {
 #[must_use]
 pub fn clone_flags(spec: &ContainerSpec, wiring: &Wiring) -> u64 {
     const CLONE_NEWTIME: i32 = 0x80;
-    let mut flags =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if wiring.join_network.is_none() {
         flags |= libc::CLONE_NEWNET;
     }
@@ -173,15 +172,18 @@ fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
         let root = Op::User { uid: 0, gid: 0, groups: Vec::new(), keep_capabilities: false };
         plan.push("isolate", root);
     }
-    plan.push("isolate", Op::Mount {
-        source: None,
-        target: constant("/"),
-        fstype: None,
-        // Private would do against leaks; slave keeps what the host unmounts from staying busy in here.
-        flags: libc::MS_REC | libc::MS_SLAVE,
-        data: None,
-        optional: false,
-    });
+    plan.push(
+        "isolate",
+        Op::Mount {
+            source: None,
+            target: constant("/"),
+            fstype: None,
+            // Private would do against leaks; slave keeps what the host unmounts from staying busy in here.
+            flags: libc::MS_REC | libc::MS_SLAVE,
+            data: None,
+            optional: false,
+        },
+    );
 }
 
 /// The writable layer, the overlay over all layers, and the pivot into it. The old root stays stacked underneath
@@ -192,27 +194,36 @@ fn root(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
     if let Some(bad) = layers.iter().find(|layer| layer.contains([':', ','])) {
         return Err(SpecError::LayerPath(bad.clone()));
     }
-    plan.push("writable", Op::Mount {
-        source: Some(constant("tmpfs")),
-        target: constant(STAGING),
-        fstype: Some(constant("tmpfs")),
-        flags: libc::MS_NODEV,
-        data: Some(string("the writable layer's size", &format!("mode=755,size={}", spec.writable_bytes))?),
-        optional: false,
-    });
+    plan.push(
+        "writable",
+        Op::Mount {
+            source: Some(constant("tmpfs")),
+            target: constant(STAGING),
+            fstype: Some(constant("tmpfs")),
+            flags: libc::MS_NODEV,
+            data: Some(string("the writable layer's size", &format!("mode=755,size={}", spec.writable_bytes))?),
+            optional: false,
+        },
+    );
     plan.push("writable", Op::Chdir(constant(STAGING)));
     for name in ["upper", "work", "root", EMPTY] {
         plan.push("writable", directory(name, 0o755));
     }
     let read_only = if spec.read_only_root { libc::MS_RDONLY } else { 0 };
-    plan.push("overlay", Op::Mount {
-        source: Some(constant("overlay")),
-        target: constant("root"),
-        fstype: Some(constant("overlay")),
-        flags: libc::MS_NODEV | read_only,
-        data: Some(string("a layer's path", &format!("lowerdir={},upperdir=upper,workdir=work", layers.join(":")))?),
-        optional: false,
-    });
+    plan.push(
+        "overlay",
+        Op::Mount {
+            source: Some(constant("overlay")),
+            target: constant("root"),
+            fstype: Some(constant("overlay")),
+            flags: libc::MS_NODEV | read_only,
+            data: Some(string(
+                "a layer's path",
+                &format!("lowerdir={},upperdir=upper,workdir=work", layers.join(":")),
+            )?),
+            optional: false,
+        },
+    );
     if spec.user_namespace.is_some() {
         // A user namespace may not make device nodes, so the host's are bound in: taken here, while they can be seen.
         for (slot, (name, ..)) in NODES.iter().enumerate() {

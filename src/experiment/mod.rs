@@ -3,6 +3,8 @@
 //! An experiment is made for one case. It prepares once, measures once a block, and gives everything back at the
 //! end. It knows nothing of blocks' order, of warm-up or of files: it pushes what it saw into [`Observations`].
 
+pub mod network;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hdrhistogram::Histogram;

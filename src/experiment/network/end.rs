@@ -77,14 +77,12 @@ pub(super) struct End {
 
 impl End {
     /// Starts a workload in a container of `runtime`.
-    pub(super) fn container(
-        runtime: &dyn Runtime,
-        network: Network,
-        arguments: &Arguments,
-    ) -> Result<Self, EndError> {
+    pub(super) fn container(runtime: &dyn Runtime, network: Network, arguments: &Arguments) -> Result<Self, EndError> {
         let (reader, writer) = io::pipe().map_err(system("make a pipe"))?;
         let stdout = Some(OwnedFd::from(writer));
-        let instance = runtime.start(StartRequest { workload: arguments.to_words(), network, stdout })?;
+        let workload = arguments.to_words();
+        let requested_ns = clock::now_ns();
+        let instance = runtime.start(StartRequest { workload, network, stdout, requested_ns })?;
         Ok(Self { body: Body::Container(instance), lines: Lines::new(reader) })
     }
 

@@ -37,8 +37,7 @@ pub(super) fn push(
     }
     // A stream's work is what arrived at the server; an exchange is done when the client has its reply.
     let one_way = matches!(client.test, Test::TcpStream | Test::UdpStream);
-    let (bytes, messages) =
-        if one_way { (server.bytes, server.messages) } else { (client.bytes, client.messages) };
+    let (bytes, messages) = if one_way { (server.bytes, server.messages) } else { (client.bytes, client.messages) };
     if bytes == 0 || client.elapsed_ns == 0 {
         return Err(MetricsError::Nothing(client.elapsed_ns));
     }

@@ -53,15 +53,15 @@ impl Route {
         use NetworkMode::{Bridge, Container, Host};
         let (server, client, bind, target) = match (mode, path) {
             (NetworkMode::None, _) => {
-                return Err("a container with network mode `none` has no link, so that no traffic can be measured".into());
+                return Err(
+                    "a container with network mode `none` has no link, so that no traffic can be measured".into()
+                );
             }
             (Host | Bridge | Container, TrafficPath::Egress) => {
                 (Place::Peer, Place::Container, Bind::Peer, Target::Bound)
             }
             (Host, TrafficPath::Ingress) => (Place::Container, Place::Peer, Bind::Host, Target::Bound),
-            (Bridge | Container, TrafficPath::Ingress) => {
-                (Place::Container, Place::Peer, Bind::Any, Target::Published)
-            }
+            (Bridge | Container, TrafficPath::Ingress) => (Place::Container, Place::Peer, Bind::Any, Target::Published),
             (Bridge, TrafficPath::Internal) => (Place::Container, Place::Container, Bind::Any, Target::Container),
             (Host | Container, TrafficPath::Internal) => {
                 (Place::Container, Place::Container, Bind::Loopback, Target::Bound)
