@@ -3,9 +3,14 @@
 
 use std::process::ExitCode;
 
-use isobench::cli;
+use isobench::sys::clock;
+use isobench::{cli, workload};
 
 fn main() -> ExitCode {
+    let entry_ns = clock::now_ns();
+    if let Some(code) = workload::dispatch(entry_ns, std::env::args_os().skip(1)) {
+        return code;
+    }
     match cli::run() {
         Ok(ended) => ended.into(),
         // `isobench list | head` is no error.

@@ -8,6 +8,7 @@ use super::output::{BOLD, ERROR};
 use crate::container::launch::ContainerError;
 use crate::fs::FileError;
 use crate::record::directory::RecordError;
+use crate::report::ReportError;
 use crate::scenario::ScenarioError;
 
 /// Why a command could not do what it was asked. Each ends the process with exit code 2.
@@ -39,6 +40,9 @@ pub enum CliError {
     /// A run directory cannot be written or read.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The charts or the report cannot be made or written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// What a killed run left cannot be taken away.
     #[error("cannot take away what was left behind")]
     Collect(#[source] Box<ContainerError>),

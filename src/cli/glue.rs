@@ -4,20 +4,22 @@ use std::path::Path;
 
 use super::error::CliError;
 use super::result::Judged;
-use crate::experiment::{Experiment, ExperimentError};
+use crate::experiment::{self, Experiment, ExperimentError};
 use crate::gate::checks;
 use crate::record::{RunRecord, directory, summary};
+use crate::report;
 use crate::scenario::{Case, Scenario};
 
 /// The experiment of a case.
 pub(super) fn experiment_for(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
-    Err(ExperimentError::Unsupported(format!("this build has no {} experiment", case.kind.experiment())))
+    experiment::for_case(case)
 }
 
 /// Summarises and judges a run that has just been measured, and writes its whole directory.
 pub(super) fn judge(record: RunRecord, scenario: &Scenario, directory: &Path) -> Result<Judged, CliError> {
     let judged = derive(record, scenario, directory);
     directory::write_all(&judged.record, &judged.summary, &judged.checks, directory)?;
+    report::render(&judged.record, &judged.summary, &judged.checks, directory)?;
     Ok(judged)
 }
 
@@ -25,11 +27,13 @@ pub(super) fn judge(record: RunRecord, scenario: &Scenario, directory: &Path) ->
 pub(super) fn judge_again(record: RunRecord, scenario: &Scenario, directory: &Path) -> Result<Judged, CliError> {
     let judged = derive(record, scenario, directory);
     directory::write_derived(&judged.summary, &judged.checks, directory)?;
+    report::render(&judged.record, &judged.summary, &judged.checks, directory)?;
     Ok(judged)
 }
 
 fn derive(record: RunRecord, scenario: &Scenario, directory: &Path) -> Judged {
     let summary = summary::summarise(&record);
     let checks = checks::evaluate(&scenario.checks, &summary, &record.skips);
-    Judged { directory: directory.to_owned(), record, summary, checks, answers: Vec::new() }
+    let answers = report::answers(&record, &summary);
+    Judged { directory: directory.to_owned(), record, summary, checks, answers }
 }

@@ -3,11 +3,17 @@
 //! An experiment is made for one case. It prepares once, measures once a block, and gives everything back at the
 //! end. It knows nothing of blocks' order, of warm-up or of files: it pushes what it saw into [`Observations`].
 
+pub mod network;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hdrhistogram::Histogram;
 
+pub mod startup;
+
 use crate::record::metric::Metric;
+use crate::runtime;
+use crate::scenario::{Case, CaseKind};
 
 /// One measured value.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,4 +125,16 @@ pub trait Experiment {
     /// # Errors
     /// When something could not be given back.
     fn finish(&mut self) -> Result<(), ExperimentError>;
+}
+
+/// The experiment for a case.
+///
+/// # Errors
+/// When the runtime that it names cannot be used on this host.
+pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
+    let runtime = |kind| runtime::by_kind(kind).map_err(ExperimentError::while_doing("preparing the runtime"));
+    Ok(match &case.kind {
+        CaseKind::Startup(case) => Box::new(startup::Startup::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Network(case) => Box::new(network::NetworkExperiment::new(case.clone(), runtime(case.runtime)?)),
+    })
 }

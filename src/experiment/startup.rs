@@ -76,7 +76,7 @@ impl Experiment for Startup {
             place.bridge = Some(bridge.clone());
             if self.case.network == NetworkMode::Container {
                 let request = StartRequest {
-                    workload: vec!["pause".to_owned()],
+                    workload: vec!["hold".to_owned()],
                     network: Network::Bridge { network: bridge, ports: Vec::new() },
                     stdout: None,
                     requested_ns: clock::now_ns(),

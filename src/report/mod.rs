@@ -50,6 +50,12 @@ pub struct Rendered {
     pub markdown: String,
 }
 
+/// The answer to the scenario's question in plain words: sentences without a full stop, as the reports begin with.
+#[must_use]
+pub fn answers(run: &RunRecord, summary: &[SummaryRow]) -> Vec<String> {
+    answer::answer(run, summary).parts.into_iter().flat_map(|part| part.sentences).collect()
+}
+
 /// Renders a run without touching a file.
 ///
 /// # Errors

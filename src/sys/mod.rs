@@ -11,5 +11,6 @@ pub mod netns;
 pub mod page;
 pub mod plan;
 pub mod sockopt;
+pub mod tcp_info;
 
 pub use interpret::MAX_STRINGS;
