@@ -1,8 +1,8 @@
 //! The lab: a host and an outside world that exist only for one benchmark.
 //!
-//! Layer 3. A benchmark never touches the machine's own network. A lab is two network namespaces without names, a host and
-//! a peer, and a veth pair between them; both are held open by this process and die with it, with every link, route and
-//! nf_tables rule inside. No route leads out of a lab, and labs do not see each other.
+//! Layer 3. A benchmark never touches the machine's own network. A lab is two network namespaces without names, a
+//! host and a peer, and a veth pair between them; both are held open by this process and die with it, with every
+//! link, route and nf_tables rule inside. No route leads out of a lab, and labs do not see each other.
 //!
 //! ```text
 //!     host                                   peer (the outside world)
@@ -39,9 +39,9 @@ const BRIDGE_PREFIX: u8 = 16;
 /// `lo` is the first link of every namespace.
 const LOOPBACK: u32 = 1;
 
-/// Whether frames that a bridge forwards pass iptables and nf_tables too. That comes with the module `br_netfilter`, for
-/// all bridges of a namespace, and would put the host's NAT between containers that are neighbours. A host without the module
-/// does not do it, and neither does a lab.
+/// Whether frames that a bridge forwards pass iptables and nf_tables too. That comes with the module `br_netfilter`,
+/// for all bridges of a namespace, and would put the host's NAT between containers that are neighbours. A host
+/// without the module does not do it, and neither does a lab.
 const BRIDGED_FRAMES_PASS_NETFILTER: [&str; 3] =
     ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables", "bridge/bridge-nf-call-arptables"];
 
@@ -73,8 +73,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes both namespaces and the uplink. The host's default route leads to the peer; the peer knows only the uplink's
-    /// own subnet, so that a container's packets come back only if the host translates their source.
+    /// Makes both namespaces and the uplink. The host's default route leads to the peer; the peer knows only the
+    /// uplink's own subnet, so that a container's packets come back only if the host translates their source.
     ///
     /// # Errors
     /// When a namespace cannot be made or the kernel refuses a step. Nothing is left behind.

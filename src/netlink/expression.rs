@@ -1,4 +1,5 @@
-//! The steps of an nf_tables rule: loads, comparisons and acts over the registers of the kernel's small virtual machine.
+//! The steps of an nf_tables rule: loads, comparisons and acts over the registers of the kernel's small virtual
+//! machine.
 //!
 //! A new kind of step is one more variant of [`Expression`]; `nftables` puts them into rules.
 

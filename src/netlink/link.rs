@@ -127,7 +127,8 @@ pub struct VethOptions {
     pub master: Option<u32>,
 }
 
-/// Asks for a bridge, switched off, that forwards at once and keeps the given link-layer address whatever its ports are.
+/// Asks for a bridge, switched off, that forwards at once and keeps the given link-layer address whatever its ports
+/// are.
 pub fn add_bridge(batch: &mut Batch, name: &str, mac: Mac, mtu: Option<u32>) {
     request(batch, (libc::RTM_NEWLINK, CREATE | EXCLUSIVE), ("add bridge", name), &header(0, 0, 0), |message| {
         message.text(libc::IFLA_IFNAME, name).bytes(libc::IFLA_ADDRESS, &mac.0);
@@ -204,9 +205,9 @@ pub fn rename(batch: &mut Batch, link: u32, name: &str) {
     });
 }
 
-/// Asks that the link gets no IPv6 address by itself when it is switched on. Without this the kernel makes a link-local
-/// one, and spends the next seconds on probing for duplicates, joining groups and soliciting routers. A kernel without IPv6
-/// refuses, and that is as good.
+/// Asks that the link gets no IPv6 address by itself when it is switched on. Without this the kernel makes a
+/// link-local one, and spends the next seconds on probing for duplicates, joining groups and soliciting routers. A
+/// kernel without IPv6 refuses, and that is as good.
 pub fn generate_no_ipv6_address<'a>(batch: &mut Batch, link: impl Into<LinkRef<'a>>) {
     change(batch, "stop address generation on", link.into(), (0, 0), |message| {
         message.nest(libc::IFLA_AF_SPEC, |families| {
@@ -272,8 +273,8 @@ pub fn by_name(socket: &mut Socket, name: &str) -> Result<Link, NetlinkError> {
 }
 
 /// Asks for links only to have the kernel take note of their carrier now. The carrier of a fresh link comes up in a
-/// worker of the kernel some time later, and until then the link drops what it should send; a look at the link does that
-/// work at once (since Linux 6.8).
+/// worker of the kernel some time later, and until then the link drops what it should send; a look at the link does
+/// that work at once (since Linux 6.8).
 ///
 /// # Errors
 /// ENODEV when one does not exist.

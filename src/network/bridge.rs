@@ -264,8 +264,8 @@ impl BridgeNetwork {
         self.host.netlink(|socket| socket.run(batch))
     }
 
-    /// Switches the near end on. Before that, no IPv6 address for it: the kernel would have such an address join groups, and
-    /// flood those to every port of the bridge.
+    /// Switches the near end on. Before that, no IPv6 address for it: the kernel would have such an address join
+    /// groups, and flood those to every port of the bridge.
     fn set_up_port(&self, name: &str) -> Result<(), NetlinkError> {
         let mut batch = Batch::new();
         link::generate_no_ipv6_address(&mut batch, name);

@@ -1,5 +1,5 @@
-//! The host that network drivers work on: a network namespace, the open netlink sockets inside it, and what this process
-//! has made there.
+//! The host that network drivers work on: a network namespace, the open netlink sockets inside it, and what this
+//! process has made there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -142,8 +142,8 @@ fn kernel_subnets(socket: &mut Socket) -> Result<Vec<(Subnet, String)>, NetlinkE
     Ok(addresses.chain(routes).collect())
 }
 
-/// Takes a lock. What the locks here guard is consistent between any two statements, so that a thread which panicked while
-/// it held one has broken nothing.
+/// Takes a lock. What the locks here guard is consistent between any two statements, so that a thread which panicked
+/// while it held one has broken nothing.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -48,13 +48,10 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    /// The subnet that an address lies in.
-    ///
-    /// # Panics
-    /// When the prefix is longer than 32 bits.
+    /// The subnet that an address lies in; a prefix has 32 bits at most.
     #[must_use]
     pub fn around(address: Ipv4Addr, prefix_len: u8) -> Self {
-        assert!(prefix_len <= 32, "an IPv4 prefix of {prefix_len} bits");
+        let prefix_len = prefix_len.min(32);
         Self { network: Ipv4Addr::from(u32::from(address) & mask(prefix_len)), prefix_len }
     }
 

@@ -1,7 +1,7 @@
 //! Address translation: out of a network by masquerade, into it by published ports.
 //!
-//! One nf_tables table a host. A published port is one element of a map, found by hash, so that adding one, removing one
-//! and finding one cost the same however many there are. `bridge` is the caller.
+//! One nf_tables table a host. A published port is one element of a map, found by hash, so that adding one, removing
+//! one and finding one cost the same however many there are. `bridge` is the caller.
 //!
 //! ```text
 //! table ip isobench {
@@ -10,8 +10,8 @@
 //!     chain prerouting { nat; fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
 //!                             fib daddr type local dnat ip to meta l4proto . th dport map @published }
 //!     chain output     { nat; the same, for what the host itself sends }
-//!     chain masquerade_BRIDGE { nat postrouting;     what leaves the subnet, and what comes back into it through a port }
-//!     chain loopback_BRIDGE   { filter prerouting;   nothing from the network may claim to be for 127.0.0.0/8 }
+//!     chain masquerade_BRIDGE { nat postrouting; what leaves the subnet, and what comes back into it by a port }
+//!     chain loopback_BRIDGE   { filter prerouting; nothing from the network may claim to be for 127.0.0.0/8 }
 //! }
 //! ```
 
@@ -122,9 +122,10 @@ impl Nat {
         if ports.is_empty() {
             return Ok(Vec::new());
         }
+        let ports = ports.iter().map(|port| checked(*port)).collect::<Result<Vec<_>, _>>()?;
         let mut state = locked(&self.state);
         let sockets = host
-            .enter(|| take_ports(&state, ports))
+            .enter(|| take_ports(&state, &ports))
             .map_err(|source| NetworkError::Namespace { act: "enter the host's network namespace", source })??;
         let mut changes = Transaction::new();
         for (port, _) in &sockets {
@@ -190,6 +191,15 @@ impl State {
         let held = held.iter().find(|held| clash(held.port, wanted))?;
         Some(PortHolder::Container { network: held.network.clone(), address: held.address, port: held.port })
     }
+}
+
+/// A mapping that can be looked up: the wildcard address is not one that packets are sent to, but the same as none.
+fn checked(port: PortMapping) -> Result<PortMapping, NetworkError> {
+    if port.container_port == 0 {
+        let problem = "the container port is not a number from 1 to 65535".to_owned();
+        return Err(NetworkError::PortSpec { spec: port.to_string(), problem });
+    }
+    Ok(PortMapping { host_ip: port.host_ip.filter(|address| !address.is_unspecified()), ..port })
 }
 
 /// Whether two mappings want the same host port on a common address.
@@ -331,8 +341,9 @@ fn network(changes: &mut Transaction, name: &str, link: u32, subnet: Subnet) {
     let (chain_type, hook) = (ChainType::Filter, Hook::Prerouting);
     changes.add_chain(&Chain { table: TABLE, name: &loopback, chain_type, hook, priority: RAW });
     changes.flush_chain(TABLE, &loopback);
-    // `route_localnet` on the bridge would let containers reach what the host listens to on its loopback only. Answers to
-    // the host's own loopback are not caught: they are addressed to the bridge until translated, which comes later.
+    // `route_localnet` on the bridge would let containers reach what the host listens to on its loopback only.
+    // Answers to the host's own loopback are not caught: they are addressed to the bridge until translated, which
+    // comes later.
     let comes_by_it = [Expression::Meta(Meta::InputLink, A), Expression::Equal(A, link)];
     let to_loopback = within(Field::DestinationAddress, loopback_addresses);
     changes.add_rule(TABLE, &loopback, &[&comes_by_it[..], &to_loopback, &[Expression::Drop]].concat());
@@ -367,6 +378,17 @@ mod tests {
         assert_eq!(key(port("8080:80")), [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
         assert_eq!(key(port("127.0.0.1:53:53/udp")), [127, 0, 0, 1, 17, 0, 0, 0, 0, 53, 0, 0]);
         assert_eq!((map_of(port("8080:80")), map_of(port("127.0.0.1:1:2"))), (PUBLISHED, PUBLISHED_AT));
+    }
+
+    #[test]
+    fn a_mapping_is_brought_into_the_form_that_is_looked_up() {
+        let wildcard = PortMapping { host_ip: Some(Ipv4Addr::UNSPECIFIED), ..port("8080:80") };
+        assert_eq!(checked(wildcard).unwrap(), port("8080:80"));
+        let error = checked(PortMapping { container_port: 0, ..port("8080:80") }).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`8080:0/tcp` is not a published port: the container port is not a number from 1 to 65535"
+        );
     }
 
     #[test]

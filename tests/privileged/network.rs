@@ -1,27 +1,22 @@
 //! The bridge network in a lab: judged by iproute2, nft, /proc and plain sockets, none of which is ours.
 
+mod netlink;
+mod reach;
+mod refusals;
+mod tools;
+
 use std::collections::BTreeSet;
-use std::error::Error;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use isobench::lab::Lab;
-use isobench::netlink::{Batch, Protocol as NetlinkProtocol, Socket, link};
 use isobench::network::bridge::{BridgeConfig, BridgeNetwork, Endpoint};
 use isobench::network::{NetworkError, PortMapping};
 use isobench::sys::netns::NetNs;
 use serde_json::Value;
 
 use crate::harness::Case;
-
-type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
-
-/// How long a packet may take before it counts as lost. Nothing here takes a thousandth of it.
-const PATIENCE: Duration = Duration::from_secs(5);
-const WILDCARD: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+use tools::*;
 
 pub fn cases() -> Vec<Case> {
     let ip = || found("ip");
@@ -31,177 +26,29 @@ pub fn cases() -> Vec<Case> {
             .needs(ip(), "needs iproute2"),
         Case::new("network::attach_configures_both_ends", attach_configures_both_ends).needs(ip(), "needs iproute2"),
         Case::new("network::the_first_packet_is_not_lost", first_packet_is_not_lost),
-        Case::new("network::the_peer_sees_the_hosts_address", peer_sees_the_hosts_address),
-        Case::new("network::a_published_port_is_reached_from_everywhere", published_port_is_reached),
-        Case::new("network::a_port_published_on_loopback_stays_there", loopback_port_stays_there),
-        Case::new("network::containers_reach_each_other", containers_reach_each_other),
-        Case::new("network::a_container_without_network_reaches_nothing", none_reaches_nothing),
-        Case::new("network::containers_do_not_reach_the_hosts_loopback", hosts_loopback_is_safe)
+        Case::new("network::the_peer_sees_the_hosts_address", reach::peer_sees_the_hosts_address),
+        Case::new("network::a_published_port_is_reached_from_everywhere", reach::published_port_is_reached),
+        Case::new("network::a_port_published_on_loopback_stays_there", reach::loopback_port_stays_there),
+        Case::new("network::containers_reach_each_other", reach::containers_reach_each_other),
+        Case::new("network::a_container_without_network_reaches_nothing", reach::none_reaches_nothing),
+        Case::new("network::containers_do_not_reach_the_hosts_loopback", reach::hosts_loopback_is_safe)
             .needs(ip() && nft(), "needs iproute2 and nftables"),
         Case::new("network::nothing_is_left_after_removal", nothing_is_left)
             .needs(ip() && nft(), "needs iproute2 and nftables"),
-        Case::new("network::a_taken_port_names_its_holder", taken_port_names_its_holder),
+        Case::new("network::a_taken_port_names_its_holder", refusals::taken_port_names_its_holder),
         Case::new("network::a_failed_attach_leaves_nothing", failed_attach_leaves_nothing)
             .needs(ip() && nft(), "needs iproute2 and nftables"),
         Case::new("network::a_container_may_vanish_first", container_may_vanish_first).needs(ip(), "needs iproute2"),
         Case::new("network::three_hundred_containers", three_hundred_containers).needs(ip(), "needs iproute2"),
-        Case::new("network::a_full_subnet_is_refused", full_subnet_is_refused),
-        Case::new("network::an_overlap_is_refused_by_name", overlap_is_refused).needs(ip(), "needs iproute2"),
+        Case::new("network::a_full_subnet_is_refused", refusals::full_subnet_is_refused),
+        Case::new("network::an_overlap_is_refused_by_name", refusals::overlap_is_refused).needs(ip(), "needs iproute2"),
         Case::new("network::two_labs_are_apart", two_labs_are_apart),
         Case::new("network::the_machines_own_namespace_is_untouched", own_namespace_is_untouched)
             .needs(ip() && nft(), "needs iproute2 and nftables"),
         Case::new("network::four_threads_attach_at_once", four_threads_attach).needs(ip(), "needs iproute2"),
-        Case::new("network::the_kernels_refusals_are_explained", refusals_are_explained),
-        Case::new("network::links_are_changed_one_by_one", links_are_changed).needs(ip(), "needs iproute2"),
+        Case::new("network::the_kernels_refusals_are_explained", netlink::refusals_are_explained),
+        Case::new("network::links_are_changed_one_by_one", netlink::links_are_changed).needs(ip(), "needs iproute2"),
     ]
-}
-
-// ---- what the tests are made of
-
-fn found(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
-}
-
-/// The standard output of a program that runs inside a namespace.
-fn run(ns: &NetNs, command: &str) -> Result<String> {
-    let mut words = command.split_whitespace();
-    let program = words.next().ok_or("an empty command")?;
-    let output = ns.enter(|| Command::new(program).args(words).output())??;
-    if !output.status.success() {
-        return Err(format!("{command}: {}", String::from_utf8_lossy(&output.stderr)).into());
-    }
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-fn json(ns: &NetNs, command: &str) -> Result<Vec<Value>> {
-    let text = run(ns, command)?;
-    Ok(match serde_json::from_str(if text.trim().is_empty() { "[]" } else { &text })? {
-        Value::Array(items) => items,
-        one => vec![one],
-    })
-}
-
-/// What `nft` says is there, without its own version.
-fn ruleset(ns: &NetNs) -> Result<Vec<Value>> {
-    let listed = json(ns, "nft -j list ruleset")?.pop().ok_or("nft says nothing")?;
-    let items = listed["nftables"].as_array().cloned().ok_or("nft lists nothing")?;
-    Ok(items.into_iter().filter(|item| item.get("metainfo").is_none()).collect())
-}
-
-/// The elements of one of our maps, as `nft` shows them.
-fn elements(ns: &NetNs, map: &str) -> Result<usize> {
-    let found = ruleset(ns)?.into_iter().find(|item| item["map"]["name"] == map).ok_or("no such map")?;
-    Ok(found["map"]["elem"].as_array().map_or(0, Vec::len))
-}
-
-fn names(links: &[Value]) -> Vec<String> {
-    links.iter().map(|link| link["ifname"].as_str().unwrap_or("?").to_owned()).collect()
-}
-
-/// A namespace as the container engine hands it over: `lo` is up.
-fn container() -> Result<NetNs> {
-    let ns = NetNs::new()?;
-    let mut batch = Batch::new();
-    link::set_up(&mut batch, 1);
-    Socket::open_in(&ns, NetlinkProtocol::Route)?.run(batch)?;
-    Ok(ns)
-}
-
-fn attached(network: &BridgeNetwork, ports: &[&str]) -> Result<(NetNs, Endpoint)> {
-    let ns = container()?;
-    let ports: Vec<PortMapping> = ports.iter().map(|spec| spec.parse()).collect::<std::result::Result<_, _>>()?;
-    let endpoint = network.attach(&ns, &ports)?;
-    Ok((ns, endpoint))
-}
-
-/// Answers each TCP connection with the address that it came from, as long as the process lives.
-fn tcp_server(ns: &NetNs, address: Ipv4Addr, port: u16) -> Result<u16> {
-    let listener = ns.enter(|| TcpListener::bind((address, port)))??;
-    let port = listener.local_addr()?.port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            answer(stream);
-        }
-    });
-    Ok(port)
-}
-
-fn answer(mut stream: TcpStream) {
-    if let Ok(address) = stream.peer_addr() {
-        _ = stream.write_all(address.ip().to_string().as_bytes());
-    }
-}
-
-/// Answers each UDP packet with the address that it came from.
-fn udp_server(ns: &NetNs, address: Ipv4Addr, port: u16) -> Result<u16> {
-    let socket = ns.enter(|| UdpSocket::bind((address, port)))??;
-    let port = socket.local_addr()?.port();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 64];
-        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-            _ = socket.send_to(from.ip().to_string().as_bytes(), from);
-        }
-    });
-    Ok(port)
-}
-
-/// Which address a TCP server sees when it is called from this namespace.
-fn call(ns: &NetNs, address: Ipv4Addr, port: u16) -> std::io::Result<String> {
-    let target = SocketAddr::from((address, port));
-    let mut stream = ns.enter(|| TcpStream::connect_timeout(&target, PATIENCE))??;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut seen = String::new();
-    stream.read_to_string(&mut seen)?;
-    Ok(seen)
-}
-
-/// Which address a UDP server sees when it is called from this namespace.
-fn call_udp(ns: &NetNs, address: Ipv4Addr, port: u16, patience: Duration) -> std::io::Result<String> {
-    let socket = ns.enter(|| UdpSocket::bind((WILDCARD, 0)))??;
-    socket.set_read_timeout(Some(patience))?;
-    socket.connect(SocketAddrV4::new(address, port))?;
-    socket.send(b"who am I")?;
-    let mut buffer = [0; 64];
-    let length = socket.recv(&mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
-}
-
-/// A counter of /proc/net/snmp in a namespace, as in ("Tcp", "RetransSegs").
-fn snmp(ns: &NetNs, group: &str, counter: &str) -> Result<u64> {
-    let text = ns.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))??;
-    let mut lines = text.lines().filter(|line| line.starts_with(&format!("{group}:")));
-    let (heads, values) = (lines.next().ok_or("no such group")?, lines.next().ok_or("no values")?);
-    let place = heads.split_whitespace().position(|head| head == counter).ok_or("no such counter")?;
-    Ok(values.split_whitespace().nth(place).ok_or("no value")?.parse()?)
-}
-
-fn text_of(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-fn bridge(lab: &Lab, name: &str, subnet: &str) -> std::result::Result<Arc<BridgeNetwork>, NetworkError> {
-    let subnet = subnet.parse().expect("a subnet written in this file");
-    let config = BridgeConfig { name: name.to_owned(), subnet, gateway: None, mtu: None };
-    BridgeNetwork::create(Arc::clone(lab.host()), config)
-}
-
-/// Waits until the kernel has done something by itself.
-fn until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while !done()? {
-        if std::time::Instant::now() > deadline {
-            return Err(format!("waited in vain until {what}").into());
-        }
-        std::thread::yield_now();
-    }
-    Ok(())
 }
 
 // ---- the lab
@@ -318,7 +165,8 @@ fn attach_configures_both_ends() -> Result {
     Ok(())
 }
 
-/// A fresh link drops packets until the kernel has noted its carrier; a dropped SYN would be sent again one second later.
+/// A fresh link drops packets until the kernel has noted its carrier; a dropped SYN would be sent again one second
+/// later.
 fn first_packet_is_not_lost() -> Result {
     for _ in 0..20 {
         let lab = Lab::new()?;
@@ -475,281 +323,5 @@ fn four_threads_attach() -> Result {
     });
     network.destroy()?;
     assert_eq!(names(&json(lab.host().netns(), "ip -j link")?), ["lo", "uplink"]);
-    Ok(())
-}
-
-// ---- who reaches whom
-
-fn peer_sees_the_hosts_address() -> Result {
-    let lab = Lab::new()?;
-    let network = lab.bridge()?;
-    let (ns, _) = attached(&network, &[])?;
-    let (tcp, udp) = (tcp_server(lab.peer(), WILDCARD, 0)?, udp_server(lab.peer(), WILDCARD, 0)?);
-    assert_eq!(call(&ns, lab.peer_address(), tcp)?, lab.host_address().to_string());
-    assert_eq!(call_udp(&ns, lab.peer_address(), udp, PATIENCE)?, lab.host_address().to_string());
-    // Back to the host itself there is nothing to translate.
-    let to_host = tcp_server(lab.host().netns(), WILDCARD, 0)?;
-    assert_eq!(call(&ns, network.gateway(), to_host)?, "172.30.0.2");
-    Ok(())
-}
-
-fn published_port_is_reached() -> Result {
-    let lab = Lab::new()?;
-    let network = lab.bridge()?;
-    let (ns, endpoint) = attached(&network, &["8080:80", "0:9/udp".trim_start_matches("0:"), "5353:53/udp"])?;
-    let (neighbour, other) = attached(&network, &[])?;
-    assert_eq!((endpoint.ports[0].host_port, endpoint.ports[2].host_port), (8080, 5353));
-    assert_ne!(endpoint.ports[1].host_port, 0, "a free port was chosen");
-    tcp_server(&ns, WILDCARD, 80)?;
-    udp_server(&ns, WILDCARD, 53)?;
-    udp_server(&ns, WILDCARD, 9)?;
-    let (host, gateway) = (lab.host().netns(), network.gateway().to_string());
-    // From the host by its own address the source is that address; through loopback it is the bridge's.
-    let callers = [
-        (lab.peer(), lab.host_address(), lab.peer_address().to_string()),
-        (host, lab.host_address(), lab.host_address().to_string()),
-        (host, Ipv4Addr::LOCALHOST, gateway.clone()),
-        (host, network.gateway(), gateway.clone()),
-        (&neighbour, lab.host_address(), gateway.clone()),
-        (&neighbour, network.gateway(), gateway.clone()),
-        (&ns, lab.host_address(), gateway),
-    ];
-    for (from, address, seen) in callers {
-        let case = format!("{address} as {seen}");
-        assert_eq!(call(from, address, 8080).map_err(|e| format!("{case}: {e}"))?, seen, "{case}");
-        for port in [5353, endpoint.ports[1].host_port] {
-            let answer = call_udp(from, address, port, PATIENCE).map_err(|e| format!("udp {case}: {e}"))?;
-            assert_eq!(answer, seen, "udp {case}");
-        }
-    }
-    assert_eq!(call(&neighbour, endpoint.address, 80)?, other.address.to_string(), "straight, nothing is translated");
-
-    network.detach(&endpoint)?;
-    let refused = call(lab.peer(), lab.host_address(), 8080).unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    Ok(())
-}
-
-fn loopback_port_stays_there() -> Result {
-    let lab = Lab::new()?;
-    let network = lab.bridge()?;
-    let (ns, _) = attached(&network, &["127.0.0.1:8080:80"])?;
-    tcp_server(&ns, WILDCARD, 80)?;
-    call(lab.host().netns(), Ipv4Addr::LOCALHOST, 8080)?;
-    for (from, address) in [(lab.peer(), lab.host_address()), (lab.host().netns(), lab.host_address())] {
-        let refused = call(from, address, 8080).unwrap_err();
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    }
-    // One port, two addresses, two containers.
-    let (second, _) = attached(&network, &["198.18.0.1:8080:80"])?;
-    tcp_server(&second, WILDCARD, 80)?;
-    call(lab.peer(), lab.host_address(), 8080)?;
-    Ok(())
-}
-
-fn containers_reach_each_other() -> Result {
-    let lab = Lab::new()?;
-    let network = lab.bridge()?;
-    let (one, a) = attached(&network, &[])?;
-    let (two, b) = attached(&network, &[])?;
-    let (tcp, udp) = (tcp_server(&two, WILDCARD, 0)?, udp_server(&two, WILDCARD, 0)?);
-    assert_eq!(call(&one, b.address, tcp)?, a.address.to_string());
-    assert_eq!(call_udp(&one, b.address, udp, PATIENCE)?, a.address.to_string());
-    // The host reaches them by address too, the peer does not: it has no route.
-    assert_eq!(call(lab.host().netns(), b.address, tcp)?, network.gateway().to_string());
-    assert_eq!(call(lab.peer(), b.address, tcp).unwrap_err().raw_os_error(), Some(libc_network_unreachable()));
-    Ok(())
-}
-
-fn none_reaches_nothing() -> Result {
-    let lab = Lab::new()?;
-    let network = lab.bridge()?;
-    let (other, endpoint) = attached(&network, &["8080:80"])?;
-    tcp_server(&other, WILDCARD, 80)?;
-    let peer = tcp_server(lab.peer(), WILDCARD, 0)?;
-    let ns = container()?;
-    for (address, port) in
-        [(lab.peer_address(), peer), (lab.host_address(), 8080), (endpoint.address, 80), (network.gateway(), 8080)]
-    {
-        let error = call(&ns, address, port).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc_network_unreachable()), "{address}:{port}: {error}");
-    }
-    let own = tcp_server(&ns, Ipv4Addr::LOCALHOST, 0)?;
-    assert_eq!(call(&ns, Ipv4Addr::LOCALHOST, own)?, "127.0.0.1");
-    Ok(())
-}
-
-fn libc_network_unreachable() -> i32 {
-    nix::errno::Errno::ENETUNREACH as i32
-}
-
-/// `route_localnet` lets a container that routes 127.0.0.0/8 to the bridge knock at the host's loopback; a rule drops it.
-fn hosts_loopback_is_safe() -> Result {
-    let lab = Lab::new()?;
-    let network = lab.bridge()?;
-    let (ns, _) = attached(&network, &[])?;
-    let host = lab.host().netns();
-    let port = udp_server(host, Ipv4Addr::LOCALHOST, 0)?;
-    ns.enter(|| std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1"))??;
-    run(&ns, "ip addr del 127.0.0.1/8 dev lo")?;
-    run(&ns, "ip route add 127.0.0.1/32 via 172.30.0.1 dev eth0 src 172.30.0.2")?;
-    let received = || snmp(host, "Udp", "InDatagrams");
-    let before = received()?;
-    let short = Duration::from_millis(100);
-    assert!(call_udp(&ns, Ipv4Addr::LOCALHOST, port, short).is_err());
-    assert_eq!(received()?, before);
-    // Without the rule it does arrive, so that the rule is what stops it.
-    run(host, "nft delete chain ip isobench loopback_br0")?;
-    _ = call_udp(&ns, Ipv4Addr::LOCALHOST, port, short);
-    assert_eq!(received()?, before + 1);
-    Ok(())
-}
-
-// ---- what is refused
-
-fn taken_port_names_its_holder() -> Result {
-    let lab = Lab::new()?;
-    let network = lab.bridge()?;
-    let (_first, held) = attached(&network, &["8080:80", "127.0.0.1:9090:90/udp"])?;
-    let host = lab.host().netns();
-    let tcp = host.enter(|| TcpListener::bind((WILDCARD, 7070)))??;
-    let udp = host.enter(|| UdpSocket::bind((lab.host_address(), 7171)))??;
-    let refused = |specs: &[&str]| -> Result<String> {
-        match attached(&network, specs) {
-            Ok((_, endpoint)) => Err(format!("{specs:?} was granted: {endpoint:?}").into()),
-            Err(error) => Ok(text_of(&*error)),
-        }
-    };
-    let container = "the container at 172.30.0.2 on network br0";
-    let socket = "a socket of a program on the host";
-    for (specs, expected) in [
-        (
-            &["8080:1"][..],
-            format!("host port 0.0.0.0:8080/tcp is taken by {container} (published as 0.0.0.0:8080/tcp)"),
-        ),
-        (
-            &["127.0.0.1:8080:1"],
-            format!("host port 127.0.0.1:8080/tcp is taken by {container} (published as 0.0.0.0:8080/tcp)"),
-        ),
-        (
-            &["9090:1/udp"],
-            format!("host port 0.0.0.0:9090/udp is taken by {container} (published as 127.0.0.1:9090/udp)"),
-        ),
-        (&["7070:1"], format!("host port 0.0.0.0:7070/tcp is taken by {socket}")),
-        (&["7171:1/udp"], format!("host port 0.0.0.0:7171/udp is taken by {socket}")),
-        (&["6060:1", "6060:2"], "host port 0.0.0.0:6060/tcp is taken by another port of the same container".to_owned()),
-        (
-            &["6061:1", "8080:2"],
-            format!("host port 0.0.0.0:8080/tcp is taken by {container} (published as 0.0.0.0:8080/tcp)"),
-        ),
-    ] {
-        assert_eq!(refused(specs)?, expected);
-    }
-    let elsewhere = refused(&["203.0.113.1:80:80"])?;
-    assert!(elsewhere.starts_with("host port 203.0.113.1:80/tcp cannot be published: "), "{elsewhere}");
-
-    // A published port is taken for the host's programs too, by every address it covers.
-    let bound = host.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)))?;
-    assert_eq!(bound.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
-    let bound = host.enter(|| UdpSocket::bind((WILDCARD, 9090)))?;
-    assert_eq!(bound.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
-
-    // Everything is free again once its holder is gone, and half-granted requests hold nothing.
-    drop((tcp, udp));
-    network.detach(&held)?;
-    let ports = ["8080:80", "9090:90/udp", "7070:1", "7171:1/udp", "6060:1", "6061:2", "8080:3/udp"];
-    let (_ns, endpoint) = attached(&network, &ports)?;
-    assert_eq!(endpoint.ports.len(), ports.len());
-    Ok(())
-}
-
-fn full_subnet_is_refused() -> Result {
-    let lab = Lab::new()?;
-    let network = bridge(&lab, "tiny", "10.8.0.0/29")?;
-    let all: Vec<(NetNs, Endpoint)> = (0..5).map(|_| attached(&network, &[])).collect::<Result<_>>()?;
-    let error = attached(&network, &[]).unwrap_err();
-    assert_eq!(text_of(&*error), "network tiny has no address to give: subnet 10.8.0.0/29 is full");
-    let (ns, third) = &all[2];
-    network.detach(third)?;
-    let error = network.attach_at(ns, Ipv4Addr::new(10, 8, 0, 2), &[]).unwrap_err();
-    assert_eq!(text_of(&error), "network tiny has no address to give: 10.8.0.2 is taken");
-    assert_eq!(network.attach(ns, &[])?.address, third.address);
-    Ok(())
-}
-
-fn overlap_is_refused() -> Result {
-    let lab = Lab::new()?;
-    let _network = lab.bridge()?;
-    let host = lab.host().netns();
-    run(host, "ip route add 10.77.0.0/16 via 198.18.0.2")?;
-    run(host, "ip addr add 192.0.2.9/32 dev lo")?;
-    for (subnet, with) in [
-        ("172.30.5.0/24", "network br0 (172.30.0.0/16)"),
-        ("172.16.0.0/12", "network br0 (172.30.0.0/16)"),
-        ("198.18.0.0/15", "the host's address 198.18.0.1/30"),
-        ("10.0.0.0/8", "the host's route to 10.77.0.0/16"),
-        ("192.0.2.0/24", "the host's address 192.0.2.9/32"),
-    ] {
-        let error = bridge(&lab, "red", subnet).unwrap_err();
-        assert_eq!(text_of(&error), format!("subnet {subnet} of network red overlaps {with}"));
-    }
-    assert!(matches!(bridge(&lab, "br0", "10.0.0.0/16"), Err(NetworkError::Config { .. })));
-    // A link of that name which is not ours: refused by the kernel, and nothing of the attempt stays.
-    let error = bridge(&lab, "uplink", "10.0.0.0/16").unwrap_err();
-    assert!(text_of(&error).starts_with("network uplink: cannot add bridge uplink"), "{}", text_of(&error));
-    assert_eq!(names(&json(host, "ip -j link")?), ["lo", "uplink", "br0"]);
-    bridge(&lab, "red", "10.0.0.0/16")?;
-    Ok(())
-}
-
-// ---- netlink by itself
-
-fn refusals_are_explained() -> Result {
-    let ns = NetNs::new()?;
-    let mut socket = Socket::open_in(&ns, NetlinkProtocol::Route)?;
-    let error = link::by_name(&mut socket, "nothing").unwrap_err();
-    assert_eq!(error.errno(), Some(nix::errno::Errno::ENODEV as i32));
-    assert!(error.to_string().starts_with("cannot find link nothing"), "{error}");
-    // The first refusal of a batch is the one that is told, and the socket is good for the next batch.
-    let mut batch = Batch::new();
-    link::set_mtu(&mut batch, 1, u32::MAX);
-    link::set_up(&mut batch, 99);
-    let error = socket.run(batch).unwrap_err();
-    assert!(error.to_string().starts_with("cannot set the mtu of link 1 (kernel: "), "{error}");
-    assert!(!link::by_name(&mut socket, "lo")?.is_up());
-    Ok(())
-}
-
-fn links_are_changed() -> Result {
-    let ns = NetNs::new()?;
-    let mut socket = Socket::open_in(&ns, NetlinkProtocol::Route)?;
-    let mut batch = Batch::new();
-    link::add_bridge(&mut batch, "br0", link::Mac([2, 0, 0, 0, 0, 9]), None);
-    let end = |name| link::VethEnd { name, mac: None };
-    link::add_veth(&mut batch, end("a"), end("b"), &ns, link::VethOptions::default());
-    socket.run(batch)?;
-    let (bridge, a) = (link::by_name(&mut socket, "br0")?, link::by_name(&mut socket, "a")?);
-    assert_eq!((bridge.kind.as_deref(), a.kind.as_deref()), (Some("bridge"), Some("veth")));
-    let mut batch = Batch::new();
-    link::rename(&mut batch, a.index, "near");
-    link::set_mtu(&mut batch, a.index, 1280);
-    link::set_master(&mut batch, a.index, Some(bridge.index));
-    link::set_up(&mut batch, a.index);
-    socket.run(batch)?;
-    let near = &json(&ns, "ip -j link show near")?[0];
-    assert_eq!((&near["mtu"], &near["master"]), (&1280.into(), &"br0".into()));
-    assert!(link::by_name(&mut socket, "near")?.is_up());
-    let mut batch = Batch::new();
-    link::set_down(&mut batch, a.index);
-    link::set_master(&mut batch, a.index, None);
-    socket.run(batch)?;
-    let listed = link::list(&mut socket)?;
-    let near = listed.iter().find(|link| link.name == "near").ok_or("not listed")?;
-    assert!(!near.is_up() && near.master.is_none());
-    let mut batch = Batch::new();
-    link::delete(&mut batch, "b");
-    link::delete(&mut batch, "br0");
-    socket.run(batch)?;
-    assert_eq!(names(&json(&ns, "ip -j link")?), ["lo"]);
     Ok(())
 }
