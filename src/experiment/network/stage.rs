@@ -1,11 +1,11 @@
 //! Where the traffic runs: a namespace that plays the host, one that plays the world outside, and a bridge where the
 //! mode needs one. The only place of this experiment that knows how a lab is made.
 
-use std::any::Any;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::experiment::ExperimentError;
+use crate::lab::Lab;
 use crate::network::bridge::BridgeNetwork;
 use crate::sys::netns::NetNs;
 
@@ -21,8 +21,8 @@ pub struct Stage {
     pub peer_address: Ipv4Addr,
     /// A bridge network on the host, where one is needed.
     pub bridge: Option<Arc<BridgeNetwork>>,
-    /// What must live as long as the rest.
-    pub keep: Box<dyn Any>,
+    /// Owns the namespaces above.
+    _lab: Lab,
 }
 
 impl Stage {
@@ -31,7 +31,18 @@ impl Stage {
     /// # Errors
     /// When the kernel refuses a part of it.
     pub fn lab(bridge: bool) -> Result<Self, ExperimentError> {
-        let _ = bridge;
-        Err(ExperimentError::Unsupported("this build has no lab yet, and traffic runs in a lab only".to_owned()))
+        let lab = Lab::new().map_err(ExperimentError::while_doing("making a lab"))?;
+        let network = match bridge {
+            true => Some(lab.bridge().map_err(ExperimentError::while_doing("making a bridge in the lab"))?),
+            false => None,
+        };
+        Ok(Self {
+            host: lab.host().netns().clone(),
+            host_address: lab.host_address(),
+            peer: lab.peer().clone(),
+            peer_address: lab.peer_address(),
+            bridge: network,
+            _lab: lab,
+        })
     }
 }
