@@ -52,6 +52,29 @@ pub struct HistogramObservation {
     pub histogram: Histogram<u64>,
 }
 
+/// One setting of a controller as it was seen: the raw side of an enforcement verdict.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnforcementObservation {
+    /// The controller, as in `memory`.
+    pub controller: &'static str,
+    /// The setting, as in `limit`, or with the container it is about, as in `shares/a`.
+    pub setting: String,
+    /// The base unit of the three values.
+    pub unit: &'static str,
+    /// The position inside the block, counted from 0.
+    pub iteration: u32,
+    /// What was written and read back.
+    pub requested: f64,
+    /// What an independent clock or count inside the workload saw.
+    pub achieved: f64,
+    /// What the controller's own files say; absent where it keeps no account.
+    pub accounted: Option<f64>,
+    /// The stated tolerance on the error, in percent of `requested`.
+    pub tolerance_pct: f64,
+    /// When it was measured: ns of CLOCK_MONOTONIC.
+    pub start_ns: u64,
+}
+
 /// What one case yielded in one block.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observations {
@@ -61,6 +84,8 @@ pub struct Observations {
     pub phases: Vec<PhaseObservation>,
     /// Distributions.
     pub histograms: Vec<HistogramObservation>,
+    /// Enforcement.
+    pub enforcement: Vec<EnforcementObservation>,
 }
 
 /// The user's wish to stop, as seen by an experiment between two iterations.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::enforcement::judge;
 use super::summary::SummaryRow;
 use super::table::{ReadRow, from_csv, to_csv};
 use super::{BlockRecord, CaseRecord, CheckRow, Fingerprint, RunMeta, RunRecord, SCHEMA_VERSION, Skip};
@@ -28,6 +29,8 @@ pub const PHASES: &str = "phases.csv";
 pub const HISTOGRAMS: &str = "histograms.csv";
 /// Requested, achieved and accounted, a line a setting.
 pub const ENFORCEMENT: &str = "enforcement.csv";
+/// The raw measurements that `enforcement.csv` is made of.
+pub const ENFORCEMENT_SAMPLES: &str = "enforcement_samples.csv";
 /// One line a case and metric.
 pub const SUMMARY: &str = "summary.csv";
 /// One line a check and case.
@@ -145,6 +148,7 @@ pub fn write_all(run: &RunRecord, summary: &[SummaryRow], checks: &[CheckRow], d
     write_atomic(dir.join(SAMPLES), &to_csv(&run.samples)?)?;
     write_atomic(dir.join(PHASES), &to_csv(&run.phases)?)?;
     write_atomic(dir.join(HISTOGRAMS), &to_csv(&run.histograms)?)?;
+    write_atomic(dir.join(ENFORCEMENT_SAMPLES), &to_csv(&run.enforcement_samples)?)?;
     write_atomic(dir.join(ENFORCEMENT), &to_csv(&run.enforcement)?)?;
     write_derived(summary, checks, dir)?;
     write_atomic(dir.join(RUN), &run_json(run, summary)?)?;
@@ -191,11 +195,13 @@ impl RunRecord {
         let meta: RunMeta = from_json(&text, &path)?;
         let Facts { fingerprint, skips, blocks, cases } = from_json(&text, &path)?;
         let ids: BTreeSet<&str> = cases.iter().map(|case| case.id.as_str()).collect();
+        let enforcement_samples = table(dir, ENFORCEMENT_SAMPLES, &ids)?;
         Ok(Self {
             samples: table(dir, SAMPLES, &ids)?,
             phases: table(dir, PHASES, &ids)?,
             histograms: table(dir, HISTOGRAMS, &ids)?,
-            enforcement: table(dir, ENFORCEMENT, &ids)?,
+            enforcement: judge(&enforcement_samples, meta.seed),
+            enforcement_samples,
             meta,
             fingerprint,
             skips,
@@ -317,7 +323,7 @@ mod tests {
             "{}",
             line(&dir, HISTOGRAMS, 2)
         );
-        assert_eq!(line(&dir, ENFORCEMENT, 2), "network/host,memory,limit,100,99.5,,bytes,-0.5,-0.75,-0.25,,1,pass");
+        assert_eq!(line(&dir, ENFORCEMENT, 2), "network/host,memory,limit,100,99.5,,bytes,-0.5,-0.5,-0.5,,1,pass");
         assert_eq!(line(&dir, CHECKS, 2), "throughput min_ratio,network/bridge,throughput,,>= 0.5,skipped");
         assert!(
             line(&dir, SUMMARY, 2).starts_with("network/host,network,builtin,bridge,throughput,bit/s,higher,2,1.3,")
@@ -371,10 +377,10 @@ mod tests {
                 "histograms.csv:2: column 6 (count): `4` is not the histogram's own count, 3",
             ),
             (
-                ENFORCEMENT,
-                ",1,pass",
-                ",1,maybe",
-                "enforcement.csv:2: column 13 (verdict): `maybe` is not pass, fail, inconclusive or skipped",
+                ENFORCEMENT_SAMPLES,
+                ",99.5,",
+                ",most,",
+                "enforcement_samples.csv:2: column 8 (achieved): `most` is not a number",
             ),
         ] {
             assert_eq!(damaged(file, from, to), expected);

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use super::enforcement::{EnforcementSample, judge};
 use super::{
-    BlockRecord, CaseRecord, EnforcementRow, Fingerprint, Flags, HistogramRow, PhaseRow, RunMeta, RunRecord,
-    SCHEMA_VERSION, Sample, Skip, Verdict,
+    BlockRecord, CaseRecord, Fingerprint, Flags, HistogramRow, PhaseRow, RunMeta, RunRecord,
+    SCHEMA_VERSION, Sample, Skip,
 };
 
 /// A run of this many measured blocks, after one warm-up block, without any rows yet.
@@ -34,6 +35,7 @@ pub(crate) fn empty_run(blocks: u32) -> RunRecord {
         samples: Vec::new(),
         phases: Vec::new(),
         histograms: Vec::new(),
+        enforcement_samples: Vec::new(),
         enforcement: Vec::new(),
     }
 }
@@ -88,24 +90,22 @@ pub(crate) fn full_run() -> RunRecord {
         }
     }
     run.samples[3].flags = Flags { steal: true, outlier: true, ..Flags::default() };
-    let row = EnforcementRow {
+    let seen = EnforcementSample {
         case: "network/host".to_owned(),
         controller: "memory".to_owned(),
         setting: "limit".to_owned(),
+        unit: "bytes".to_owned(),
+        block: 1,
+        iteration: 0,
         requested: 100.0,
         achieved: 99.5,
         accounted: None,
-        unit: "bytes".to_owned(),
-        error_pct: -0.5,
-        error_ci95_low: -0.75,
-        error_ci95_high: -0.25,
-        accounting_error_pct: None,
         tolerance_pct: 1.0,
-        verdict: Verdict::Pass,
+        start_ns: 5,
+        flags: Flags::default(),
     };
-    run.enforcement = vec![
-        row.clone(),
-        EnforcementRow { accounted: Some(99.0), accounting_error_pct: Some(-0.1), verdict: Verdict::Fail, ..row },
-    ];
+    let other = EnforcementSample { setting: "swap".to_owned(), achieved: 90.0, accounted: Some(99.0), ..seen.clone() };
+    run.enforcement_samples = vec![seen, other];
+    run.enforcement = judge(&run.enforcement_samples, run.meta.seed);
     run
 }

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub mod directory;
+pub mod enforcement;
 pub mod fingerprint;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -326,7 +327,9 @@ pub struct RunRecord {
     pub phases: Vec<PhaseRow>,
     /// Every recorded distribution.
     pub histograms: Vec<HistogramRow>,
-    /// Every enforcement judgement.
+    /// Every enforcement measurement, raw.
+    pub enforcement_samples: Vec<enforcement::EnforcementSample>,
+    /// Every enforcement judgement; made of the raw ones.
     pub enforcement: Vec<EnforcementRow>,
 }
 

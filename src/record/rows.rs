@@ -3,10 +3,11 @@
 //! Columns are only ever added, at the end.
 
 use super::directory::RecordError;
+use super::enforcement::EnforcementSample;
 use super::metric;
 use super::summary::SummaryRow;
 use super::table::{Line, ReadRow, Row};
-use super::{CheckRow, EnforcementRow, Flags, HistogramRow, PhaseRow, Sample, Verdict};
+use super::{CheckRow, EnforcementRow, Flags, HistogramRow, PhaseRow, Sample};
 use crate::stats::histogram;
 
 const WHOLE: &str = "a whole number";
@@ -173,31 +174,57 @@ impl Row for EnforcementRow {
     }
 }
 
-impl ReadRow for EnforcementRow {
+impl Row for EnforcementSample {
+    const COLUMNS: &'static [&'static str] = &[
+        "case",
+        "controller",
+        "setting",
+        "unit",
+        "block",
+        "iteration",
+        "requested",
+        "achieved",
+        "accounted",
+        "tolerance_pct",
+        "start_ns",
+        "flags",
+    ];
+
+    fn fields(&self) -> Result<Vec<String>, RecordError> {
+        Ok(vec![
+            self.case.clone(),
+            self.controller.clone(),
+            self.setting.clone(),
+            self.unit.clone(),
+            self.block.to_string(),
+            self.iteration.to_string(),
+            self.requested.to_string(),
+            self.achieved.to_string(),
+            or_empty(self.accounted),
+            self.tolerance_pct.to_string(),
+            self.start_ns.to_string(),
+            self.flags.to_string(),
+        ])
+    }
+}
+
+impl ReadRow for EnforcementSample {
     fn read(line: &Line<'_>) -> Result<Self, RecordError> {
         Ok(Self {
             case: line.case()?,
             controller: line.text("controller").to_owned(),
             setting: line.text("setting").to_owned(),
+            unit: line.text("unit").to_owned(),
+            block: line.value("block", WHOLE)?,
+            iteration: line.value("iteration", WHOLE)?,
             requested: line.value("requested", NUMBER)?,
             achieved: line.value("achieved", NUMBER)?,
             accounted: line.optional("accounted", NUMBER)?,
-            unit: line.text("unit").to_owned(),
-            error_pct: line.value("error_pct", NUMBER)?,
-            error_ci95_low: line.value("error_ci95_low", NUMBER)?,
-            error_ci95_high: line.value("error_ci95_high", NUMBER)?,
-            accounting_error_pct: line.optional("accounting_error_pct", NUMBER)?,
             tolerance_pct: line.value("tolerance_pct", NUMBER)?,
-            verdict: verdict(line)?,
+            start_ns: line.value("start_ns", WHOLE)?,
+            flags: flags(line)?,
         })
     }
-}
-
-fn verdict(line: &Line<'_>) -> Result<Verdict, RecordError> {
-    const ALL: [Verdict; 4] = [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive, Verdict::Skipped];
-    let text = line.text("verdict");
-    let found = ALL.into_iter().find(|verdict| verdict.to_string() == text);
-    found.ok_or_else(|| line.wrong("verdict", "pass, fail, inconclusive or skipped"))
 }
 
 impl Row for SummaryRow {

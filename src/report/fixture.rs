@@ -120,6 +120,7 @@ pub(super) fn run_of(cases: Vec<CaseRecord>, blocks: u32, starts: u32) -> RunRec
         samples: Vec::new(),
         phases: Vec::new(),
         histograms: Vec::new(),
+        enforcement_samples: Vec::new(),
         enforcement: Vec::new(),
     };
     let mut draw = Draw(42);

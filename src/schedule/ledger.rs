@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::disturbance::{Disturbance, usual_preemption};
 use super::{Ended, Outcome, ScheduleError};
 use crate::experiment::Observations;
+use crate::record::enforcement::EnforcementSample;
 use crate::record::{BlockRecord, Flags, HistogramRow, PhaseRow, Sample, Skip, mark_outliers};
 use crate::scenario::Case;
 use crate::sys::clock;
@@ -18,6 +19,7 @@ pub(super) struct Ledger {
     samples: Vec<Sample>,
     phases: Vec<PhaseRow>,
     histograms: Vec<HistogramRow>,
+    enforcement: Vec<EnforcementSample>,
     /// Involuntary switches of each case in each block.
     preemptions: BTreeMap<String, BTreeMap<u32, u64>>,
     /// What could not be given back of cases that were skipped.
@@ -35,6 +37,7 @@ impl Ledger {
             samples: Vec::new(),
             phases: Vec::new(),
             histograms: Vec::new(),
+            enforcement: Vec::new(),
             preemptions: BTreeMap::new(),
             cleanup: Vec::new(),
         }
@@ -101,6 +104,20 @@ impl Ledger {
             start_ns: phase.start_ns.saturating_sub(start_ns),
             duration_ns: phase.duration_ns,
         }));
+        self.enforcement.extend(seen.enforcement.into_iter().map(|row| EnforcementSample {
+            case: case.to_owned(),
+            controller: row.controller.to_owned(),
+            setting: row.setting,
+            unit: row.unit.to_owned(),
+            block,
+            iteration: row.iteration,
+            requested: row.requested,
+            achieved: row.achieved,
+            accounted: row.accounted,
+            tolerance_pct: row.tolerance_pct,
+            start_ns: row.start_ns.saturating_sub(start_ns),
+            flags,
+        }));
         self.histograms.extend(seen.histograms.into_iter().map(|row| HistogramRow {
             case: case.to_owned(),
             metric: row.metric.name.to_owned(),
@@ -110,6 +127,11 @@ impl Ledger {
             histogram: row.histogram,
             flags,
         }));
+    }
+
+    fn has_yielded(&self, case: &str) -> bool {
+        self.samples.iter().any(|sample| sample.case == case)
+            || self.enforcement.iter().any(|sample| sample.case == case)
     }
 
     /// Ends the run of these cases. One without a sample is among the skips, with the reason.
@@ -123,7 +145,7 @@ impl Ledger {
             Some(Ended::Failed(error)) => (false, Some(error), "the run failed before it"),
         };
         let (measured, missing): (Vec<&Case>, Vec<&Case>) =
-            cases.iter().partition(|case| self.samples.iter().any(|sample| sample.case == case.id));
+            cases.iter().partition(|case| self.has_yielded(&case.id));
         for case in missing {
             if self.skips.iter().all(|skip| skip.case != case.id) {
                 self.skip(&case.id, why_missing.to_owned());
@@ -136,6 +158,7 @@ impl Ledger {
             samples: self.samples,
             phases: self.phases,
             histograms: self.histograms,
+            enforcement: self.enforcement,
             duration_ns: clock::now_ns().saturating_sub(self.start_ns),
             interrupted,
             failure,

@@ -6,6 +6,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::experiment::{Experiment, ExperimentError, Observations, Stop};
+use crate::record::enforcement::{EnforcementSample, judge};
 use crate::record::{BlockRecord, CaseRecord, Fingerprint, HistogramRow, PhaseRow, RunMeta, RunRecord, Sample, Skip};
 use crate::scenario::{Case, RunSettings};
 use crate::sys::clock;
@@ -77,6 +78,8 @@ pub struct Outcome {
     pub phases: Vec<PhaseRow>,
     /// Every recorded distribution.
     pub histograms: Vec<HistogramRow>,
+    /// Every enforcement measurement.
+    pub enforcement: Vec<EnforcementSample>,
     /// From the first preparation to the last thing given back, in ns.
     pub duration_ns: u64,
     /// Whether the user ended it before its last block.
@@ -92,6 +95,7 @@ impl Outcome {
     /// here; a run that a failure ended counts as interrupted too, since blocks are missing.
     #[must_use]
     pub fn into_record(self, meta: RunMeta, fingerprint: Fingerprint) -> RunRecord {
+        let seed = meta.seed;
         RunRecord {
             meta: RunMeta {
                 duration_ns: self.duration_ns,
@@ -105,7 +109,8 @@ impl Outcome {
             samples: self.samples,
             phases: self.phases,
             histograms: self.histograms,
-            enforcement: Vec::new(),
+            enforcement: judge(&self.enforcement, seed),
+            enforcement_samples: self.enforcement,
         }
     }
 }
