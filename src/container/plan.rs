@@ -65,6 +65,8 @@ pub struct Wiring {
     pub join_network: Option<RawFd>,
     /// Whether the parent connects the new network namespace.
     pub await_network: bool,
+    /// Whether the child begins its life in its own group (cgroup v2) and need not wait for it.
+    pub born_in_group: bool,
 }
 
 /// The CLONE_NEW* flags for a spec. A cgroup namespace is not among them: its root is the group that its maker is in,
@@ -72,8 +74,7 @@ pub struct Wiring {
 #[must_use]
 pub fn clone_flags(spec: &ContainerSpec, wiring: &Wiring) -> u64 {
     const CLONE_NEWTIME: i32 = 0x80;
-    let mut flags =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if wiring.join_network.is_none() {
         flags |= libc::CLONE_NEWNET;
     }
@@ -173,15 +174,18 @@ fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
         let root = Op::User { uid: 0, gid: 0, groups: Vec::new(), keep_capabilities: false };
         plan.push("isolate", root);
     }
-    plan.push("isolate", Op::Mount {
-        source: None,
-        target: constant("/"),
-        fstype: None,
-        // Private would do against leaks; slave keeps what the host unmounts from staying busy in here.
-        flags: libc::MS_REC | libc::MS_SLAVE,
-        data: None,
-        optional: false,
-    });
+    plan.push(
+        "isolate",
+        Op::Mount {
+            source: None,
+            target: constant("/"),
+            fstype: None,
+            // Private would do against leaks; slave keeps what the host unmounts from staying busy in here.
+            flags: libc::MS_REC | libc::MS_SLAVE,
+            data: None,
+            optional: false,
+        },
+    );
 }
 
 /// The writable layer, the overlay over all layers, and the pivot into it. The old root stays stacked underneath
@@ -192,27 +196,36 @@ fn root(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
     if let Some(bad) = layers.iter().find(|layer| layer.contains([':', ','])) {
         return Err(SpecError::LayerPath(bad.clone()));
     }
-    plan.push("writable", Op::Mount {
-        source: Some(constant("tmpfs")),
-        target: constant(STAGING),
-        fstype: Some(constant("tmpfs")),
-        flags: libc::MS_NODEV,
-        data: Some(string("the writable layer's size", &format!("mode=755,size={}", spec.writable_bytes))?),
-        optional: false,
-    });
+    plan.push(
+        "writable",
+        Op::Mount {
+            source: Some(constant("tmpfs")),
+            target: constant(STAGING),
+            fstype: Some(constant("tmpfs")),
+            flags: libc::MS_NODEV,
+            data: Some(string("the writable layer's size", &format!("mode=755,size={}", spec.writable_bytes))?),
+            optional: false,
+        },
+    );
     plan.push("writable", Op::Chdir(constant(STAGING)));
     for name in ["upper", "work", "root", EMPTY] {
         plan.push("writable", directory(name, 0o755));
     }
     let read_only = if spec.read_only_root { libc::MS_RDONLY } else { 0 };
-    plan.push("overlay", Op::Mount {
-        source: Some(constant("overlay")),
-        target: constant("root"),
-        fstype: Some(constant("overlay")),
-        flags: libc::MS_NODEV | read_only,
-        data: Some(string("a layer's path", &format!("lowerdir={},upperdir=upper,workdir=work", layers.join(":")))?),
-        optional: false,
-    });
+    plan.push(
+        "overlay",
+        Op::Mount {
+            source: Some(constant("overlay")),
+            target: constant("root"),
+            fstype: Some(constant("overlay")),
+            flags: libc::MS_NODEV | read_only,
+            data: Some(string(
+                "a layer's path",
+                &format!("lowerdir={},upperdir=upper,workdir=work", layers.join(":")),
+            )?),
+            optional: false,
+        },
+    );
     if spec.user_namespace.is_some() {
         // A user namespace may not make device nodes, so the host's are bound in: taken here, while they can be seen.
         for (slot, (name, ..)) in NODES.iter().enumerate() {
@@ -313,7 +326,7 @@ fn identity(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<()
 
 /// What the parent makes meanwhile.
 fn outside(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
-    if spec.limits.is_some() {
+    if spec.limits.is_some() && !wiring.born_in_group {
         plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
     }
     plan.push("identity", Op::Unshare(libc::CLONE_NEWCGROUP));
@@ -385,7 +398,8 @@ mod tests {
         ContainerSpec::new(root, vec!["program".to_owned(), "argument".to_owned()])
     }
 
-    const WIRING: Wiring = Wiring { parent: Some(9), stdio: [5, 6, 7], join_network: None, await_network: true };
+    const WIRING: Wiring =
+        Wiring { parent: Some(9), stdio: [5, 6, 7], join_network: None, await_network: true, born_in_group: false };
 
     /// The plan as text, one step a line; what a step's own text leaves out is not repeated here.
     fn check(spec: &ContainerSpec, wiring: &Wiring, expected: &Expect) {
@@ -396,7 +410,10 @@ mod tests {
 
     #[test]
     fn a_bridged_container() {
-        check(&spec(), &WIRING, &expect![[r#"
+        check(
+            &spec(),
+            &WIRING,
+            &expect![[r#"
             isolate: tie the container's life to the launcher's
             isolate: reset signals
             isolate: set the umask
@@ -468,7 +485,8 @@ mod tests {
             confine: set no_new_privs
             seccomp: install the seccomp filter
             exec: execute program
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -480,7 +498,10 @@ mod tests {
         spec.limits = None;
         spec.rlimits = vec![Rlimit { resource: 7, soft: 100, hard: 200 }];
         let wiring = Wiring { join_network: Some(4), await_network: false, ..WIRING };
-        check(&spec, &wiring, &expect![[r#"
+        check(
+            &spec,
+            &wiring,
+            &expect![[r#"
             isolate: tie the container's life to the launcher's
             isolate: reset signals
             isolate: set the umask
@@ -548,7 +569,8 @@ mod tests {
             confine: change directory to /
             confine: set no_new_privs
             exec: execute program
-        "#]]);
+        "#]],
+        );
         assert_eq!(clone_flags(&spec, &wiring) & libc::CLONE_NEWNET as u64, 0);
         assert_ne!(clone_flags(&spec, &wiring) & libc::CLONE_NEWUSER as u64, 0);
     }
