@@ -74,7 +74,8 @@ pub struct Wiring {
 #[must_use]
 pub fn clone_flags(spec: &ContainerSpec, wiring: &Wiring) -> u64 {
     const CLONE_NEWTIME: i32 = 0x80;
-    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut flags =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if wiring.join_network.is_none() {
         flags |= libc::CLONE_NEWNET;
     }
@@ -174,18 +175,15 @@ fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
         let root = Op::User { uid: 0, gid: 0, groups: Vec::new(), keep_capabilities: false };
         plan.push("isolate", root);
     }
-    plan.push(
-        "isolate",
-        Op::Mount {
-            source: None,
-            target: constant("/"),
-            fstype: None,
-            // Private would do against leaks; slave keeps what the host unmounts from staying busy in here.
-            flags: libc::MS_REC | libc::MS_SLAVE,
-            data: None,
-            optional: false,
-        },
-    );
+    plan.push("isolate", Op::Mount {
+        source: None,
+        target: constant("/"),
+        fstype: None,
+        // Private would do against leaks; slave keeps what the host unmounts from staying busy in here.
+        flags: libc::MS_REC | libc::MS_SLAVE,
+        data: None,
+        optional: false,
+    });
 }
 
 /// The writable layer, the overlay over all layers, and the pivot into it. The old root stays stacked underneath
@@ -196,36 +194,27 @@ fn root(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
     if let Some(bad) = layers.iter().find(|layer| layer.contains([':', ','])) {
         return Err(SpecError::LayerPath(bad.clone()));
     }
-    plan.push(
-        "writable",
-        Op::Mount {
-            source: Some(constant("tmpfs")),
-            target: constant(STAGING),
-            fstype: Some(constant("tmpfs")),
-            flags: libc::MS_NODEV,
-            data: Some(string("the writable layer's size", &format!("mode=755,size={}", spec.writable_bytes))?),
-            optional: false,
-        },
-    );
+    plan.push("writable", Op::Mount {
+        source: Some(constant("tmpfs")),
+        target: constant(STAGING),
+        fstype: Some(constant("tmpfs")),
+        flags: libc::MS_NODEV,
+        data: Some(string("the writable layer's size", &format!("mode=755,size={}", spec.writable_bytes))?),
+        optional: false,
+    });
     plan.push("writable", Op::Chdir(constant(STAGING)));
     for name in ["upper", "work", "root", EMPTY] {
         plan.push("writable", directory(name, 0o755));
     }
     let read_only = if spec.read_only_root { libc::MS_RDONLY } else { 0 };
-    plan.push(
-        "overlay",
-        Op::Mount {
-            source: Some(constant("overlay")),
-            target: constant("root"),
-            fstype: Some(constant("overlay")),
-            flags: libc::MS_NODEV | read_only,
-            data: Some(string(
-                "a layer's path",
-                &format!("lowerdir={},upperdir=upper,workdir=work", layers.join(":")),
-            )?),
-            optional: false,
-        },
-    );
+    plan.push("overlay", Op::Mount {
+        source: Some(constant("overlay")),
+        target: constant("root"),
+        fstype: Some(constant("overlay")),
+        flags: libc::MS_NODEV | read_only,
+        data: Some(string("a layer's path", &format!("lowerdir={},upperdir=upper,workdir=work", layers.join(":")))?),
+        optional: false,
+    });
     if spec.user_namespace.is_some() {
         // A user namespace may not make device nodes, so the host's are bound in: taken here, while they can be seen.
         for (slot, (name, ..)) in NODES.iter().enumerate() {
@@ -410,10 +399,7 @@ mod tests {
 
     #[test]
     fn a_bridged_container() {
-        check(
-            &spec(),
-            &WIRING,
-            &expect![[r#"
+        check(&spec(), &WIRING, &expect![[r#"
             isolate: tie the container's life to the launcher's
             isolate: reset signals
             isolate: set the umask
@@ -485,8 +471,7 @@ mod tests {
             confine: set no_new_privs
             seccomp: install the seccomp filter
             exec: execute program
-        "#]],
-        );
+        "#]]);
     }
 
     #[test]
@@ -498,10 +483,7 @@ mod tests {
         spec.limits = None;
         spec.rlimits = vec![Rlimit { resource: 7, soft: 100, hard: 200 }];
         let wiring = Wiring { join_network: Some(4), await_network: false, ..WIRING };
-        check(
-            &spec,
-            &wiring,
-            &expect![[r#"
+        check(&spec, &wiring, &expect![[r#"
             isolate: tie the container's life to the launcher's
             isolate: reset signals
             isolate: set the umask
@@ -569,8 +551,7 @@ mod tests {
             confine: change directory to /
             confine: set no_new_privs
             exec: execute program
-        "#]],
-        );
+        "#]]);
         assert_eq!(clone_flags(&spec, &wiring) & libc::CLONE_NEWNET as u64, 0);
         assert_ne!(clone_flags(&spec, &wiring) & libc::CLONE_NEWUSER as u64, 0);
     }

@@ -15,11 +15,7 @@ pub struct Endpoint {
 
 impl BridgeNetwork {
     /// (under construction)
-    pub fn attach(
-        &self,
-        _: &crate::sys::netns::NetNs,
-        _: &[super::PortMapping],
-    ) -> Result<Endpoint, super::NetworkError> {
+    pub fn attach(&self, _: &crate::sys::netns::NetNs, _: &[super::PortMapping]) -> Result<Endpoint, super::NetworkError> {
         Err(super::NetworkError)
     }
     /// (under construction)

@@ -53,14 +53,11 @@ impl Floor {
         }
         let arguments = ["isobench".to_owned()].into_iter().chain(workload_arguments(&request.workload));
         let arguments = arguments.map(CString::new).collect::<Result<_, _>>();
-        plan.push(
-            "exec",
-            Op::Exec {
-                paths: vec![self.binary.clone()],
-                arguments: arguments.map_err(RuntimeError::while_doing("preparing the workload"))?,
-                environment: Vec::new(),
-            },
-        );
+        plan.push("exec", Op::Exec {
+            paths: vec![self.binary.clone()],
+            arguments: arguments.map_err(RuntimeError::while_doing("preparing the workload"))?,
+            environment: Vec::new(),
+        });
         Ok(plan)
     }
 }
@@ -71,8 +68,11 @@ impl Runtime for Floor {
     }
 
     fn start(&self, request: StartRequest) -> Result<Box<dyn Instance>, RuntimeError> {
-        let namespaces =
-            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+        let namespaces = libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWCGROUP;
         let (join, flags) = match &request.network {
             Network::Host(namespace) => (Some(namespace), namespaces),
             Network::None => (None, namespaces | libc::CLONE_NEWNET),

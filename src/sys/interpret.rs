@@ -147,7 +147,13 @@ fn reset_signals() -> Outcome {
     }
 }
 
-fn mount(source: *const c_char, target: &CStr, fstype: *const c_char, flags: c_ulong, data: *const c_char) -> Outcome {
+fn mount(
+    source: *const c_char,
+    target: &CStr,
+    fstype: *const c_char,
+    flags: c_ulong,
+    data: *const c_char,
+) -> Outcome {
     // SAFETY: every pointer is null or from a live CString.
     check(unsafe { libc::mount(source, target.as_ptr(), fstype, flags, data.cast()) }.into())
 }
@@ -225,7 +231,11 @@ fn directory(path: &CStr, mode: u32) -> Outcome {
 fn descriptor(from: c_int, to: c_int) -> Outcome {
     // SAFETY: plain numbers.
     unsafe {
-        if from == to { check(libc::fcntl(to, libc::F_SETFD, 0).into()) } else { check(libc::dup3(from, to, 0).into()) }
+        if from == to {
+            check(libc::fcntl(to, libc::F_SETFD, 0).into())
+        } else {
+            check(libc::dup3(from, to, 0).into())
+        }
     }
 }
 

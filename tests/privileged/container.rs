@@ -113,10 +113,7 @@ fn ipc_is_its_own() -> Outcome {
 }
 
 fn none_has_only_loopback() -> Outcome {
-    let seen = run(
-        "tail -n +3 /proc/net/dev | cut -d: -f1; tail -n +2 /proc/net/route | wc -l; ping -c1 -W1 127.0.0.1 >/dev/null && echo up",
-        &Network::None,
-    )?;
+    let seen = run("tail -n +3 /proc/net/dev | cut -d: -f1; tail -n +2 /proc/net/route | wc -l; ping -c1 -W1 127.0.0.1 >/dev/null && echo up", &Network::None)?;
     assert_eq!(seen.lines().iter().map(|line| line.trim()).collect::<Vec<_>>(), ["lo", "0", "up"], "{seen:?}");
     let outside = run("ping -c1 -W1 198.18.0.1", &Network::None)?;
     assert!(outside.stderr.contains("unreachable"), "{outside:?}");
@@ -146,8 +143,7 @@ fn cgroup_root_is_its_own() -> Outcome {
 }
 
 fn root_in_a_user_namespace_is_nobody_outside() -> Outcome {
-    let mut wanted =
-        spec("id -u; echo x > /dev/null && echo written; touch /dev/shm/f && stat -c %u /dev/shm/f; sleep 30")?;
+    let mut wanted = spec("id -u; echo x > /dev/null && echo written; touch /dev/shm/f && stat -c %u /dev/shm/f; sleep 30")?;
     wanted.user_namespace = Some(UserMapping { host_start: 100_000, count: 65536 });
     let mut running = start(&wanted, &Network::None)?;
     let seen: Vec<String> = (0..3).map(|_| running.line()).collect::<Result<_, _>>()?;
@@ -236,11 +232,8 @@ fn limits_are_what_the_kernel_keeps() -> Outcome {
 fn memory_limit_kills_and_is_told() -> Outcome {
     let mut wanted = spec("head -c 200m /dev/zero | tail")?;
     wanted.arguments = ["/bin/tail", "/dev/zero"].map(str::to_owned).to_vec();
-    wanted.limits = Some(Limits {
-        memory: Some(Limit::Value(24 << 20)),
-        memory_and_swap: Some(Limit::Value(24 << 20)),
-        ..Limits::default()
-    });
+    wanted.limits =
+        Some(Limits { memory: Some(Limit::Value(24 << 20)), memory_and_swap: Some(Limit::Value(24 << 20)), ..Limits::default() });
     let mut running = start(&wanted, &Network::None)?;
     let reaped = running.container.wait()?;
     assert_eq!(reaped.status, ExitStatus::Signal(libc::SIGKILL));
@@ -307,10 +300,7 @@ fn missing_and_unusable_programs_are_told_apart() -> Outcome {
     assert!(matches!(failure(&["nowhere"])?, ContainerError::ProgramNotFound(name) if name == "nowhere"));
     assert!(matches!(failure(&["/bin/nowhere"])?, ContainerError::ProgramNotFound(_)));
     let error = failure(&["/etc/passwd"])?;
-    assert!(
-        matches!(&error, ContainerError::ProgramNotExecutable { source, .. } if source.raw_os_error() == Some(libc::EACCES)),
-        "{error:?}"
-    );
+    assert!(matches!(&error, ContainerError::ProgramNotExecutable { source, .. } if source.raw_os_error() == Some(libc::EACCES)), "{error:?}");
     assert!(matches!(failure(&["/etc"])?, ContainerError::ProgramNotExecutable { .. }));
     Ok(())
 }
@@ -355,3 +345,4 @@ fn the_writable_layer_is_bounded_and_private() -> Outcome {
     assert_eq!(next.stdout, "gone\n");
     Ok(())
 }
+

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fs;
 use std::os::fd::AsRawFd;
 
-use isobench::cgroup::Limits;
 use isobench::cgroup::devices::{Kind, Rule};
+use isobench::cgroup::Limits;
 use isobench::container::Network;
 
 use crate::harness::Case;
@@ -75,15 +75,7 @@ fn a_block_device_cannot_be_made() -> Outcome {
 fn a_device_that_is_not_permitted_cannot_be_opened() -> Outcome {
     // Making the node is permitted here, so that the refusal comes at the open.
     let mut wanted = spec("mknod /dev/kmsg c 1 11 && echo made; head -c 1 /dev/kmsg && echo SUCCESS")?;
-    let kmsg = |read| Rule {
-        allow: false,
-        kind: Kind::Char,
-        major: Some(1),
-        minor: Some(11),
-        read,
-        write: true,
-        mknod: false,
-    };
+    let kmsg = |read| Rule { allow: false, kind: Kind::Char, major: Some(1), minor: Some(11), read, write: true, mknod: false };
     wanted.limits = Some(Limits { devices: vec![kmsg(true)], ..Limits::default() });
     let outcome = start(&wanted, &Network::None)?.finish()?;
     assert_eq!(outcome.stdout, "made\n", "{outcome:?}");
