@@ -4,17 +4,17 @@
 
 use std::ffi::CString;
 use std::hint::black_box;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
 use isobench::cgroup::{Controller, Group, Layout, Limits};
-use isobench::container::plan::{self, Wiring};
 use isobench::container::ContainerSpec;
+use isobench::container::plan::{self, Wiring};
 use isobench::image::{RootFs, embedded};
 use isobench::lab::Lab;
-use isobench::network::{PortMapping, Protocol};
+use isobench::netlink::nftables::{DataType, Map, Transaction};
+use isobench::netlink::socket::{Protocol as NetlinkProtocol, Socket};
 use isobench::sys::launch::launch;
 use isobench::sys::netns::NetNs;
 use isobench::sys::plan::{Op, Plan};
@@ -23,11 +23,14 @@ use isobench::sys::plan::{Op, Plan};
 fn nothing() -> Plan {
     let binary = std::fs::read_link("/proc/self/exe").expect("/proc is mounted");
     let mut plan = Plan::default();
-    plan.push("exec", Op::Exec {
-        paths: vec![CString::new("/bin/true").expect("no NUL")],
-        arguments: vec![CString::new(binary.to_string_lossy().into_owned()).expect("no NUL")],
-        environment: Vec::new(),
-    });
+    plan.push(
+        "exec",
+        Op::Exec {
+            paths: vec![CString::new("/bin/true").expect("no NUL")],
+            arguments: vec![CString::new(binary.to_string_lossy().into_owned()).expect("no NUL")],
+            environment: Vec::new(),
+        },
+    );
     plan
 }
 
@@ -60,7 +63,8 @@ fn namespaces(c: &mut Criterion) {
 fn plan_compilation(c: &mut Criterion) {
     let root = RootFs { layers: vec!["/layer".into()] };
     let spec = ContainerSpec::new(root, vec!["/isobench".to_owned()]);
-    let wiring = Wiring { parent: Some(3), stdio: [0, 1, 2], join_network: None, await_network: true };
+    let wiring =
+        Wiring { parent: Some(3), stdio: [0, 1, 2], join_network: None, await_network: true, born_in_group: false };
     c.bench_function("plan/compile", |b| b.iter(|| plan::compile(black_box(&spec), &wiring).expect("a valid spec")));
 }
 
@@ -122,26 +126,23 @@ fn overlay(c: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a directory");
     let at = directory.path().to_owned();
     let none: Option<&str> = None;
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("unshare");
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
-            mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), none).expect("tmpfs");
-            for name in ["upper", "work", "root"] {
-                std::fs::create_dir(at.join(name)).expect("a directory");
-            }
-            let at = at.display();
-            let options = format!("lowerdir={},upperdir={at}/upper,workdir={at}/work", layer.display());
-            let target = format!("{at}/root");
-            c.bench_function("overlay/mount+umount", |b| {
-                b.iter(|| {
-                    mount(Some("overlay"), target.as_str(), Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-                        .expect("overlay");
-                    umount2(target.as_str(), MntFlags::MNT_DETACH).expect("umount");
-                });
-            });
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("unshare");
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).expect("a namespace that tells the host nothing");
+    mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), none).expect("tmpfs");
+    for name in ["upper", "work", "root"] {
+        std::fs::create_dir(at.join(name)).expect("a directory");
+    }
+    let shown = at.display();
+    let options = format!("lowerdir={},upperdir={shown}/upper,workdir={shown}/work", layer.display());
+    let target = format!("{shown}/root");
+    c.bench_function("overlay/mount+umount", |b| {
+        b.iter(|| {
+            let options = Some(options.as_str());
+            mount(Some("overlay"), target.as_str(), Some("overlay"), MsFlags::empty(), options).expect("overlay");
+            umount2(target.as_str(), MntFlags::MNT_DETACH).expect("umount");
         });
     });
+    umount2(&at, MntFlags::MNT_DETACH).expect("umount");
 }
 
 /// Connecting a namespace to a bridge, and publishing one port beside 0, 99 and 999 others.
@@ -178,20 +179,34 @@ fn bridge(c: &mut Criterion) {
 
 /// A published port is one element of a map, whatever the number of others.
 fn published_ports(c: &mut Criterion) {
+    const PLACE: (&str, &str) = ("bench", "published");
+    // As the published ports of a host: protocol and port to address and port, each part in four bytes.
+    let key = |port: u16| [[6, 0], [0, 0], port.to_be_bytes(), [0, 0]].concat();
+    let target = [172, 30, 0, 2, 0, 80, 0, 0];
     let mut group = c.benchmark_group("nft_map");
-    for others in [1u16, 100, 1000] {
-        let lab = Lab::new().expect("a lab");
-        let nat = lab.host().nat().expect("the NAT table");
-        let mapping = |host_port: u16| PortMapping { host_ip: None, host_port, container_port: 80, protocol: Protocol::Tcp };
-        let target = Ipv4Addr::new(172, 30, 0, 2);
-        for index in 1..others {
-            nat.add_element(&mapping(20_000 + index), target).expect("an element");
+    for ports in [1u16, 100, 1000] {
+        let namespace = NetNs::new().expect("a namespace");
+        let mut socket = Socket::open_in(&namespace, NetlinkProtocol::Netfilter).expect("a netlink socket");
+        let mut made = Transaction::new();
+        made.add_table(PLACE.0);
+        made.add_map(&Map {
+            table: PLACE.0,
+            name: PLACE.1,
+            key: &[DataType::Protocol, DataType::Port],
+            data: &[DataType::Ipv4Address, DataType::Port],
+        });
+        for other in 1..ports {
+            made.add_element(PLACE, "port", &key(20_000 + other), &target);
         }
-        group.bench_function(BenchmarkId::new("add+remove", others), |b| {
-            let port = mapping(20_000);
+        made.commit(&mut socket).expect("the map");
+        group.bench_function(BenchmarkId::new("add+remove", ports), |b| {
             b.iter(|| {
-                nat.add_element(&port, target).expect("an element");
-                nat.remove_element(&port).expect("an element");
+                let mut add = Transaction::new();
+                add.add_element(PLACE, "port", &key(20_000), &target);
+                add.commit(&mut socket).expect("an element");
+                let mut remove = Transaction::new();
+                remove.delete_element(PLACE, "port", &key(20_000));
+                remove.commit(&mut socket).expect("an element");
             });
         });
     }

@@ -1,15 +1,22 @@
-//! One container's group in every hierarchy: made, joined, emptied, removed.
+//! One container's group in every hierarchy: made, joined, frozen, emptied, removed.
+//!
+//! On v1 it is a directory in each controller's hierarchy, joined after the clone. On v2 it is one directory for all,
+//! made before the clone, and the container is born in it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::delegate;
 use super::detect::Layout;
+use super::devices::{InForce, Rule};
 use super::owner::Owner;
-use super::{CgroupError, Controller, cpuset, devices, read, write};
+use super::{CgroupError, Controller, Hierarchy, Place, cpuset, devices, freezer, read, write};
 use crate::sys::launch;
 
 /// The group under which every group of ours stands, at the root of each hierarchy.
@@ -23,32 +30,42 @@ pub const DEFAULT_DEVICES: &str = "default-devices";
 #[derive(Debug)]
 pub struct Group {
     name: String,
-    directories: BTreeMap<Controller, PathBuf>,
+    places: BTreeMap<Controller, Place>,
+    /// Changed by whoever holds the group, while its processes run.
+    devices: Mutex<Option<InForce>>,
 }
 
 impl Group {
-    /// Makes a group of its own for one container in every given v1 hierarchy. The name carries this process as its
-    /// owner, so [`collect_orphans`] finds it should the process die.
+    /// Makes a group of its own for one container in every hierarchy that the layout uses. The name carries this
+    /// process as its owner, so [`collect_orphans`] finds it should the process die.
     ///
     /// `default_devices` asks for the default device rules; without it every device is permitted until rules are
     /// written.
     ///
     /// # Errors
-    /// When a directory cannot be made; those made before are removed again.
+    /// When a directory cannot be made, or on v2 the device program not attached; what was made before is removed
+    /// again.
     pub fn create(layout: &Layout, default_devices: bool) -> Result<Self, CgroupError> {
         static SEQUENCE: AtomicU64 = AtomicU64::new(0);
         let name = format!("{}-{}", Owner::current(), SEQUENCE.fetch_add(1, Ordering::Relaxed));
-        let mut group = Self { name, directories: BTreeMap::new() };
+        // On an early return the group's own drop removes what was made.
+        let mut group = Self { name, places: BTreeMap::new(), devices: Mutex::new(None) };
         for (controller, mount_point) in &layout.v1 {
-            let directory = match create_in(mount_point, *controller, default_devices, &group.name) {
-                Ok(directory) => directory,
-                Err(error) => {
-                    group.remove_quietly();
-                    return Err(error);
-                }
-            };
-            group.directories.insert(*controller, directory);
+            let path = create_v1(mount_point, *controller, default_devices, &group.name)?;
+            group.places.insert(*controller, Place { hierarchy: Hierarchy::V1, path });
         }
+        if layout.uses_v2()
+            && let Some((mount_point, _)) = &layout.v2
+        {
+            let path = create_v2(mount_point, layout, &group.name)?;
+            for controller in Controller::ALL {
+                if layout.place(controller).is_some_and(|place| place.hierarchy == Hierarchy::V2) {
+                    group.places.insert(controller, Place { hierarchy: Hierarchy::V2, path: path.clone() });
+                }
+            }
+        }
+        let in_force = InForce::begin(group.place(Controller::Devices), default_devices)?;
+        group.devices = Mutex::new(Some(in_force));
         Ok(group)
     }
 
@@ -58,21 +75,43 @@ impl Group {
         &self.name
     }
 
-    /// Its directory in a controller's hierarchy.
+    /// Where it is for a controller.
+    #[must_use]
+    pub fn place(&self, controller: Controller) -> Option<&Place> {
+        self.places.get(&controller)
+    }
+
+    /// Its directory for a controller.
     #[must_use]
     pub fn directory(&self, controller: Controller) -> Option<&Path> {
-        self.directories.get(&controller).map(PathBuf::as_path)
+        self.place(controller).map(|place| place.path.as_path())
+    }
+
+    /// Its directory on v2, if it has one.
+    #[must_use]
+    pub fn unified(&self) -> Option<&Path> {
+        let on_v2 = self.places.values().find(|place| place.hierarchy == Hierarchy::V2);
+        on_v2.map(|place| place.path.as_path())
+    }
+
+    /// A descriptor of its v2 directory, for a child to be born in.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_unified(&self) -> Result<Option<OwnedFd>, CgroupError> {
+        let open = |path| File::open(path).map(OwnedFd::from).map_err(CgroupError::file("open the group", path));
+        self.unified().map(open).transpose()
     }
 
     /// Its directories, each once.
     fn distinct(&self) -> Vec<&Path> {
-        let mut all: Vec<&Path> = self.directories.values().map(PathBuf::as_path).collect();
+        let mut all: Vec<&Path> = self.places.values().map(|place| place.path.as_path()).collect();
         all.sort_unstable();
         all.dedup();
         all
     }
 
-    /// Moves a process (all its threads) into every hierarchy's group.
+    /// Moves a process (all its threads) into every hierarchy's group. What it used before stays charged where it was.
     ///
     /// # Errors
     /// ESRCH when it has ended, EINVAL when the cpuset has no CPU.
@@ -95,6 +134,45 @@ impl Group {
         Ok(pids)
     }
 
+    /// Freezes every task and waits until they are.
+    ///
+    /// # Errors
+    /// When there is no freezer, or a task does not come to a stop within ten seconds.
+    pub fn freeze(&self) -> Result<(), CgroupError> {
+        freezer::freeze(self.required(Controller::Freezer, "freezer")?)
+    }
+
+    /// Lets every task go on.
+    ///
+    /// # Errors
+    /// When there is no freezer.
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        freezer::thaw(self.required(Controller::Freezer, "freezer")?)
+    }
+
+    /// Ends every process in it, also those that were forked meanwhile where the kernel can do that (v2, since 5.14).
+    /// Returns how many it found.
+    ///
+    /// # Errors
+    /// When a process cannot be signalled.
+    pub fn kill(&self) -> Result<u32, CgroupError> {
+        let mut killed = 0;
+        for directory in self.distinct() {
+            killed += kill_all(directory)?;
+        }
+        Ok(killed)
+    }
+
+    pub(super) fn change_devices(&self, rules: &[Rule]) -> Result<(), CgroupError> {
+        let place = self.required(Controller::Devices, "devices")?;
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *devices {
+            Some(in_force) => in_force.add(place, rules),
+            // Only while the group is being made, when nobody else has it yet.
+            None => Err(CgroupError::NoController { controller: Controller::Devices, setting: "devices" }),
+        }
+    }
+
     /// Removes its directories. Tries at once; only when the kernel still counts a dying member it waits, and then
     /// not for long: each wait is twice the one before, up to about two seconds in all.
     ///
@@ -112,7 +190,7 @@ impl Group {
                 outcome = removed;
             }
         }
-        self.directories.clear();
+        self.places.clear();
         outcome
     }
 
@@ -129,11 +207,11 @@ impl Drop for Group {
 }
 
 /// The processes in one directory.
-fn processes(directory: &Path) -> Result<Vec<u32>, CgroupError> {
+pub(super) fn processes(directory: &Path) -> Result<Vec<u32>, CgroupError> {
     Ok(read(directory, "cgroup.procs")?.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
-fn remove_directory(directory: &Path) -> Result<(), CgroupError> {
+pub(super) fn remove_directory(directory: &Path) -> Result<(), CgroupError> {
     const TRIES: u32 = 12;
     let mut wait = Duration::from_micros(500);
     for _ in 0..TRIES {
@@ -152,7 +230,7 @@ fn remove_directory(directory: &Path) -> Result<(), CgroupError> {
 
 /// Makes one directory under the hierarchy's parent group. The parent is made when it turns out to be missing, which
 /// happens on first use and when another process has just collected it because it was empty.
-fn create_in(
+fn create_v1(
     mount_point: &Path,
     controller: Controller,
     default_devices: bool,
@@ -162,13 +240,25 @@ fn create_in(
     if controller == Controller::Devices && default_devices {
         parent.push(DEFAULT_DEVICES);
     }
-    let directory = parent.join(name);
+    create_under(parent.join(name), || prepare_v1_parent(mount_point, controller))
+}
+
+/// The same on v2.
+fn create_v2(mount_point: &Path, layout: &Layout, name: &str) -> Result<PathBuf, CgroupError> {
+    let parent = mount_point.join(PARENT);
+    create_under(parent.join(name), || delegate::prepare(mount_point, &parent, &layout.v2_names()))
+}
+
+fn create_under(
+    directory: PathBuf,
+    mut prepare_parent: impl FnMut() -> Result<(), CgroupError>,
+) -> Result<PathBuf, CgroupError> {
     for _ in 0..PARENT_TRIES {
         match std::fs::create_dir(&directory) {
             Ok(()) => return Ok(directory),
             // The same directory was just made for a controller mounted together with this one.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(directory),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => prepare_parent(mount_point, controller)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => prepare_parent()?,
             Err(error) => return Err(CgroupError::file("make the group", directory)(error)),
         }
     }
@@ -179,8 +269,8 @@ fn create_in(
 /// How often a parent group that vanishes is made again.
 const PARENT_TRIES: u32 = 10;
 
-/// Makes the parent group in one hierarchy. It stays until [`collect_orphans`] finds it empty.
-fn prepare_parent(mount_point: &Path, controller: Controller) -> Result<(), CgroupError> {
+/// Makes the parent group in one v1 hierarchy. It stays until [`collect_orphans`] finds it empty.
+fn prepare_v1_parent(mount_point: &Path, controller: Controller) -> Result<(), CgroupError> {
     let parent = mount_point.join(PARENT);
     create_if_missing(&parent)?;
     match controller {
@@ -194,7 +284,7 @@ fn prepare_parent(mount_point: &Path, controller: Controller) -> Result<(), Cgro
     }
 }
 
-fn create_if_missing(directory: &Path) -> Result<(), CgroupError> {
+pub(super) fn create_if_missing(directory: &Path) -> Result<(), CgroupError> {
     match std::fs::create_dir(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(CgroupError::file("make the group", directory)(error))
@@ -221,6 +311,7 @@ pub fn collect_orphans(layout: &Layout) -> Result<Collected, CgroupError> {
     let mut collected = Collected::default();
     let mut outcome = Ok(());
     let mut mount_points: Vec<&PathBuf> = layout.v1.values().collect();
+    mount_points.extend(layout.v2.as_ref().map(|(mount_point, _)| mount_point));
     mount_points.sort_unstable();
     mount_points.dedup();
     for mount_point in mount_points {
@@ -233,6 +324,9 @@ pub fn collect_orphans(layout: &Layout) -> Result<Collected, CgroupError> {
                 outcome = swept;
             }
         }
+    }
+    if let Some((mount_point, _)) = &layout.v2 {
+        outcome = outcome.and(delegate::collect(mount_point));
     }
     outcome.map(|()| collected)
 }
@@ -255,7 +349,10 @@ fn sweep(parent: &Path, collected: &mut Collected) -> Result<(), CgroupError> {
         }
         collected.groups += 1;
         let directory = entry.path();
-        let removed = kill_all(&directory, collected).and_then(|()| remove_directory(&directory));
+        let removed = kill_all(&directory).and_then(|killed| {
+            collected.processes += killed;
+            remove_directory(&directory)
+        });
         if outcome.is_ok() {
             outcome = removed;
         }
@@ -263,16 +360,30 @@ fn sweep(parent: &Path, collected: &mut Collected) -> Result<(), CgroupError> {
     outcome
 }
 
-fn kill_all(directory: &Path, collected: &mut Collected) -> Result<(), CgroupError> {
-    for pid in processes(directory)? {
+/// Ends the processes in one directory and tells how many there were.
+fn kill_all(directory: &Path) -> Result<u32, CgroupError> {
+    let found = processes(directory)?;
+    // v2 ends all at once, a fork in flight included. v1 and older kernels have no such file.
+    match std::fs::metadata(directory.join(KILL)) {
+        Ok(_) if !found.is_empty() => {
+            write(directory, KILL, "1")?;
+            return Ok(found.len() as u32);
+        }
+        _ => {}
+    }
+    let mut killed = 0;
+    for pid in found {
         if let Ok(pidfd) = launch::pidfd_open(pid)
             // Still in the group after the pidfd was taken: so the pid is not another process's by now.
             && processes(directory)?.contains(&pid)
         {
             launch::send_signal(pidfd.as_fd(), nix::sys::signal::Signal::SIGKILL as i32)
                 .map_err(CgroupError::file("end the processes in", directory))?;
-            collected.processes += 1;
+            killed += 1;
         }
     }
-    Ok(())
+    Ok(killed)
 }
+
+/// The file of v2 that ends every process of a group.
+const KILL: &str = "cgroup.kill";

@@ -4,6 +4,9 @@
 //! controller by controller and setter by setter, because its `apply` drops errors; making, joining and removing a
 //! group is on the hot path of a start and goes straight to the files. A hierarchy that was not asked for
 //! (`name=systemd`) is never joined.
+//!
+//! v1 and v2 stand side by side, a controller at a time: [`Layout::place`] says where a controller is, and the file
+//! of the controller knows what it is called there and what the value means there.
 
 use std::fmt;
 use std::io;
@@ -12,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub mod blkio;
 pub mod cpu;
 pub mod cpuset;
+pub mod delegate;
 pub mod detect;
 pub mod devices;
 pub mod freezer;
@@ -20,6 +24,8 @@ pub mod limits;
 pub mod memory;
 pub mod owner;
 pub mod pids;
+pub mod pressure;
+mod setting;
 
 pub use detect::Layout;
 pub use group::Group;
@@ -75,6 +81,36 @@ impl Controller {
     }
 }
 
+impl Controller {
+    /// The name in `cgroup.controllers` of v2. `None`: v2 has it in every group, without being asked.
+    #[must_use]
+    pub fn v2_name(self) -> Option<&'static str> {
+        match self {
+            Controller::Memory | Controller::Cpu | Controller::Cpuset | Controller::Pids => Some(self.as_str()),
+            Controller::Blkio => Some("io"),
+            Controller::Cpuacct | Controller::Devices | Controller::Freezer => None,
+        }
+    }
+}
+
+/// The two interfaces that the kernel has for control groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hierarchy {
+    /// A hierarchy for each controller.
+    V1,
+    /// One hierarchy for all.
+    V2,
+}
+
+/// A group's directory for one controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Which interface the directory speaks.
+    pub hierarchy: Hierarchy,
+    /// The directory.
+    pub path: PathBuf,
+}
+
 impl fmt::Display for Controller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
@@ -106,9 +142,54 @@ pub enum CgroupError {
         value: String,
         /// The group.
         path: PathBuf,
-        /// What cgroups-rs said.
+        /// What the kernel said.
         #[source]
-        source: cgroups_rs::error::Error,
+        source: io::Error,
+    },
+    /// A value that the kernel would refuse, or silently make another one of.
+    #[error("{setting} cannot be {value}: {expected}")]
+    Value {
+        /// The setting's name in [`Limits`].
+        setting: &'static str,
+        /// The value.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// A limit that only cgroup v2 has.
+    #[error("the limit {setting} needs cgroup v2; the {controller} controller is mounted as v1 here")]
+    NeedsV2 {
+        /// The controller.
+        controller: Controller,
+        /// The setting's file.
+        setting: &'static str,
+    },
+    /// A device rule that v1 would take, and give another meaning.
+    #[error("cgroup v1 cannot {} `{rule}`: it would make a hole in a wider rule", if rule.allow { "permit" } else { "forbid" })]
+    DeviceRule {
+        /// The rule.
+        rule: devices::Rule,
+    },
+    /// The program that stands for the device rules on v2 could not be loaded or attached.
+    #[error("cannot {act} the device program of {}{}{log}", path.display(), if log.is_empty() { "" } else { "; the verifier says: " })]
+    Program {
+        /// What was tried.
+        act: &'static str,
+        /// The group.
+        path: PathBuf,
+        /// The verifier's log; empty where it said nothing.
+        log: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// v2 takes processes or controllers in a group, not both; and these processes are not ours to move.
+    #[error("no limits can be given under {}: processes that are not isobench's stand in it ({processes}); move them to a group below it first", path.display())]
+    Occupied {
+        /// The group.
+        path: PathBuf,
+        /// The processes, as `PID NAME`.
+        processes: String,
     },
     /// The kernel keeps another value than the one written.
     #[error("{controller} {setting} was set to {requested}, but the kernel keeps {kept} in {}", path.display())]
@@ -170,6 +251,16 @@ pub(crate) fn read(directory: &Path, file: &str) -> Result<String, CgroupError> 
 pub(crate) fn read_number(directory: &Path, file: &str) -> Result<u64, CgroupError> {
     let text = read(directory, file)?;
     text.parse().map_err(|_| CgroupError::Content { path: directory.join(file), content: text })
+}
+
+/// The number behind a key in a file of lines `KEY NUMBER`, such as `memory.events` and `cpu.stat`.
+pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// As [`keyed`], where the kernel always has the key.
+pub(crate) fn read_keyed(directory: &Path, file: &str, text: &str, key: &str) -> Result<u64, CgroupError> {
+    keyed(text, key).ok_or_else(|| CgroupError::Content { path: directory.join(file), content: text.to_owned() })
 }
 
 /// Writes a file of a group.

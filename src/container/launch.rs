@@ -1,7 +1,8 @@
 //! Starting a container and ending it: the parent's half of the work.
 //!
 //! While the child mounts its root, the parent makes its cgroups and connects its network; the child waits for both
-//! only right before it gives up its rights. Everything that was made is owned by [`Container`] and given back by
+//! only right before it gives up its rights. On cgroup v2 the group is made before the clone instead, and the child
+//! is born in it: from its first instruction everything is charged to it. Everything that was made is owned by [`Container`] and given back by
 //! [`Container::remove`], or on drop.
 
 use std::io;
@@ -11,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use super::plan::{self, STAGING, SpecError, Wiring};
 use super::spec::{ContainerSpec, Network, UserMapping};
 use crate::cgroup::limits::Usage;
-use crate::cgroup::{Applied, CgroupError, Group, Layout};
+use crate::cgroup::{Applied, CgroupError, Group, Layout, Limits};
 use crate::fs::FileError;
 use crate::network::NetworkError;
 use crate::network::bridge::{BridgeNetwork, Endpoint};
@@ -97,6 +98,8 @@ pub struct Container {
     child: Child,
     plan: Plan,
     requested_ns: u64,
+    /// When making the group began, where that came before the clone.
+    grouping_ns: Option<u64>,
     beside: Vec<Span>,
     group: Option<Group>,
     applied: Vec<Applied>,
@@ -104,7 +107,7 @@ pub struct Container {
 }
 
 /// What a removed container had used.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Removed {
     /// What its control groups had charged, where it had any.
     pub usage: Option<Usage>,
@@ -158,11 +161,27 @@ impl Container {
             stdio: [stream(&stdio.stdin), stream(&stdio.stdout), stream(&stdio.stderr)],
             join_network: join,
             await_network: matches!(network, Network::Bridge { .. }),
+            born_in_group: shared.layout.is_unified(),
         };
         let plan = plan::compile(spec, &wiring)?;
-        let child = launch(&plan, plan::clone_flags(spec, &wiring), None).map_err(ContainerError::Clone)?;
-        let mut container =
-            Self { child, plan, requested_ns, beside: Vec::new(), group: None, applied: Vec::new(), connection: None };
+        let grouping_ns = clock::now_ns();
+        let (mut group, mut applied) = (None, Vec::new());
+        if let Some(limits) = spec.limits.as_ref().filter(|_| wiring.born_in_group) {
+            applied = make_group(&mut group, &shared.layout, limits)?;
+        }
+        let unified = group.as_ref().map(Group::open_unified).transpose()?.flatten();
+        let flags = plan::clone_flags(spec, &wiring);
+        let child = launch(&plan, flags, unified.as_ref().map(AsFd::as_fd)).map_err(ContainerError::Clone)?;
+        let mut container = Self {
+            child,
+            plan,
+            requested_ns,
+            grouping_ns: group.is_some().then_some(grouping_ns),
+            beside: Vec::new(),
+            group,
+            applied,
+            connection: None,
+        };
         match container.provide(spec, network, &shared.layout) {
             Ok(()) => Ok(container),
             Err(error) => Err(container.abandon(error)),
@@ -175,11 +194,10 @@ impl Container {
             write_user_map(self.child.pid(), mapping)?;
             self.child.open(Gate::UserMap);
         }
-        if let Some(limits) = &spec.limits {
+        if let Some(limits) = spec.limits.as_ref().filter(|_| self.group.is_none()) {
             let begin = clock::now_ns();
-            let group = self.group.insert(Group::create(layout, limits.devices.is_empty())?);
-            self.applied = group.apply(limits)?;
-            group.attach(self.child.pid())?;
+            self.applied = make_group(&mut self.group, layout, limits)?;
+            self.group.iter().try_for_each(|group| group.attach(self.child.pid()))?;
             self.child.open(Gate::Cgroup);
             self.beside.push(("cgroup", begin, clock::now_ns()));
         }
@@ -238,7 +256,12 @@ impl Container {
     /// When each part of the start happened, as far as it has come.
     #[must_use]
     pub fn timeline(&self) -> Timeline {
-        Timeline { critical: self.child.spans(&self.plan, self.requested_ns), beside: self.beside.clone() }
+        let mut critical = self.child.spans(&self.plan, self.requested_ns);
+        if let (Some(begin), Some((_, _, end))) = (self.grouping_ns, critical.first_mut()) {
+            let cloned = std::mem::replace(end, begin);
+            critical.insert(1, ("cgroup", begin, cloned));
+        }
+        Timeline { critical, beside: self.beside.clone() }
     }
 
     /// Waits for the first process to end and reaps it. Calling it again returns the same.
@@ -326,6 +349,11 @@ impl Drop for Container {
             let _ = self.disconnect();
         }
     }
+}
+
+/// Makes a group with limits. It is in `group` as soon as it exists, so that it is owned whatever fails afterwards.
+fn make_group(group: &mut Option<Group>, layout: &Layout, limits: &Limits) -> Result<Vec<Applied>, CgroupError> {
+    group.insert(Group::create(layout, limits.devices.is_empty())?).apply(limits)
 }
 
 /// The maps of a new user namespace. Root on the host may map groups without denying setgroups.

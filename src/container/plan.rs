@@ -65,6 +65,8 @@ pub struct Wiring {
     pub join_network: Option<RawFd>,
     /// Whether the parent connects the new network namespace.
     pub await_network: bool,
+    /// Whether the child begins its life in its own group (cgroup v2) and need not wait for it.
+    pub born_in_group: bool,
 }
 
 /// The CLONE_NEW* flags for a spec. A cgroup namespace is not among them: its root is the group that its maker is in,
@@ -324,7 +326,7 @@ fn identity(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<()
 
 /// What the parent makes meanwhile.
 fn outside(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
-    if spec.limits.is_some() {
+    if spec.limits.is_some() && !wiring.born_in_group {
         plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
     }
     plan.push("identity", Op::Unshare(libc::CLONE_NEWCGROUP));
@@ -396,7 +398,8 @@ mod tests {
         ContainerSpec::new(root, vec!["program".to_owned(), "argument".to_owned()])
     }
 
-    const WIRING: Wiring = Wiring { parent: Some(9), stdio: [5, 6, 7], join_network: None, await_network: true };
+    const WIRING: Wiring =
+        Wiring { parent: Some(9), stdio: [5, 6, 7], join_network: None, await_network: true, born_in_group: false };
 
     /// The plan as text, one step a line; what a step's own text leaves out is not repeated here.
     fn check(spec: &ContainerSpec, wiring: &Wiring, expected: &Expect) {

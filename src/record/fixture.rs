@@ -6,8 +6,8 @@ use hdrhistogram::Histogram;
 
 use super::enforcement::{EnforcementSample, judge};
 use super::{
-    BlockRecord, CaseRecord, Fingerprint, Flags, HistogramRow, PhaseRow, RunMeta, RunRecord,
-    SCHEMA_VERSION, Sample, Skip,
+    BlockRecord, CaseRecord, Fingerprint, Flags, HistogramRow, PhaseRow, RunMeta, RunRecord, SCHEMA_VERSION, Sample,
+    Skip,
 };
 
 /// A run of this many measured blocks, after one warm-up block, without any rows yet.

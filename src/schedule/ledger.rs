@@ -144,8 +144,7 @@ impl Ledger {
             Some(Ended::Interrupted) => (true, None, "the run was interrupted before it"),
             Some(Ended::Failed(error)) => (false, Some(error), "the run failed before it"),
         };
-        let (measured, missing): (Vec<&Case>, Vec<&Case>) =
-            cases.iter().partition(|case| self.has_yielded(&case.id));
+        let (measured, missing): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| self.has_yielded(&case.id));
         for case in missing {
             if self.skips.iter().all(|skip| skip.case != case.id) {
                 self.skip(&case.id, why_missing.to_owned());

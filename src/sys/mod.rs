@@ -4,6 +4,7 @@
 //! `network` and `lab` hold its namespaces, `runtime` reads its clock.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod clock;
 mod interpret;
 pub mod launch;

@@ -21,6 +21,7 @@ impl Case {
     }
 
     /// Skips the test, with this reason, when `present` is false.
+    #[allow(dead_code, reason = "each test binary uses what it needs of this file")]
     pub fn needs(mut self, present: bool, reason: &str) -> Self {
         if !present && self.skip.is_none() {
             self.skip = Some(reason.to_owned());
@@ -30,13 +31,13 @@ impl Case {
 }
 
 /// Runs the cases as `cargo test` would.
-#[allow(dead_code, reason = "each test binary uses one of the two ways to run")]
+#[allow(dead_code, reason = "each test binary uses what it needs of this file")]
 pub fn run(cases: Vec<Case>) -> Conclusion {
     run_with(cases, &Arguments::from_args())
 }
 
 /// Runs the cases one after the other, because each looks at the whole machine.
-#[allow(dead_code, reason = "each test binary uses one of the two ways to run")]
+#[allow(dead_code, reason = "each test binary uses what it needs of this file")]
 pub fn run_one_by_one(cases: Vec<Case>) -> Conclusion {
     run_with(cases, &Arguments { test_threads: Some(1), ..Arguments::from_args() })
 }
