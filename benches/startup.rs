@@ -10,11 +10,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use isobench::lab::Lab;
 use isobench::runtime::{Network, Runtime, StartRequest, by_kind};
 use isobench::scenario::RuntimeKind;
-use isobench::sys::clock;
 
 fn request(workload: &str, network: &Network) -> StartRequest {
-    let workload = vec![workload.to_owned()];
-    StartRequest { workload, network: network.clone(), stdout: None, requested_ns: clock::now_ns() }
+    StartRequest::new(vec![workload.to_owned()], network.clone())
 }
 
 /// Time from the request until the container's first process is reaped; giving back is not counted.

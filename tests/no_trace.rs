@@ -17,7 +17,6 @@ use harness::Case;
 use isobench::lab::Lab;
 use isobench::runtime::{Network, StartRequest, by_kind};
 use isobench::scenario::RuntimeKind;
-use isobench::sys::clock;
 
 fn main() {
     let tests = vec![
@@ -133,12 +132,7 @@ impl Machine {
 
 fn start(network: &Network) -> Result<(), Box<dyn Error>> {
     let runtime = by_kind(RuntimeKind::Builtin)?;
-    let request = StartRequest {
-        workload: vec!["stamp".to_owned()],
-        network: network.clone(),
-        stdout: None,
-        requested_ns: clock::now_ns(),
-    };
+    let request = StartRequest::new(vec!["stamp".to_owned()], network.clone());
     let mut instance = runtime.start(request)?;
     instance.wait()?;
     Ok(instance.remove()?)
@@ -154,12 +148,7 @@ fn of_two_hundred_starts() -> Result<(), Box<dyn Error>> {
         let bridge = lab.bridge()?;
         let host = Network::Host(lab.host().netns().clone());
         let bridged = Network::Bridge { network: bridge, ports: Vec::new() };
-        let request = StartRequest {
-            workload: vec!["hold".to_owned()],
-            network: bridged.clone(),
-            stdout: None,
-            requested_ns: clock::now_ns(),
-        };
+        let request = StartRequest::new(vec!["hold".to_owned()], bridged.clone());
         let partner = by_kind(RuntimeKind::Builtin)?.start(request)?;
         let shared = Network::Container(partner.netns()?);
         for _ in 0..50 {

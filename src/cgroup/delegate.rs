@@ -66,7 +66,8 @@ pub(super) fn prepare(mount_point: &Path, parent: &Path, controllers: &[&str]) -
     enable(parent, controllers)
 }
 
-fn enable(directory: &Path, controllers: &[&str]) -> Result<(), CgroupError> {
+/// Passes controllers down to the children of a group, those that are not yet.
+pub(super) fn enable(directory: &Path, controllers: &[&str]) -> Result<(), CgroupError> {
     let enabled = read(directory, SUBTREE)?;
     for controller in controllers.iter().filter(|name| !enabled.split(' ').any(|have| have == **name)) {
         write(directory, SUBTREE, &format!("+{controller}"))?;

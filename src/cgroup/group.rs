@@ -46,10 +46,8 @@ impl Group {
     /// When a directory cannot be made, or on v2 the device program not attached; what was made before is removed
     /// again.
     pub fn create(layout: &Layout, default_devices: bool) -> Result<Self, CgroupError> {
-        static SEQUENCE: AtomicU64 = AtomicU64::new(0);
-        let name = format!("{}-{}", Owner::current(), SEQUENCE.fetch_add(1, Ordering::Relaxed));
         // On an early return the group's own drop removes what was made.
-        let mut group = Self { name, places: BTreeMap::new(), devices: Mutex::new(None) };
+        let mut group = Self { name: fresh_name(), places: BTreeMap::new(), devices: Mutex::new(None) };
         for (controller, mount_point) in &layout.v1 {
             let path = create_v1(mount_point, *controller, default_devices, &group.name)?;
             group.places.insert(*controller, Place { hierarchy: Hierarchy::V1, path });
@@ -67,6 +65,43 @@ impl Group {
         let in_force = InForce::begin(group.place(Controller::Devices), default_devices)?;
         group.devices = Mutex::new(Some(in_force));
         Ok(group)
+    }
+
+    /// Makes a group inside this one, in the same hierarchies. This one's limits hold for both together, and its
+    /// device rules cannot be widened in there. On v2 this one can have no processes of its own from then on.
+    ///
+    /// # Errors
+    /// As for [`Group::create`]; EBUSY on v2 when this one has processes.
+    pub fn create_child(&self) -> Result<Self, CgroupError> {
+        let mut group = Self { name: fresh_name(), places: BTreeMap::new(), devices: Mutex::new(None) };
+        if let Some(unified) = self.unified() {
+            let passed_on: Vec<&str> = self
+                .places
+                .iter()
+                .filter(|(_, place)| place.hierarchy == Hierarchy::V2)
+                .filter_map(|(controller, _)| controller.v2_name())
+                .collect();
+            delegate::enable(unified, &passed_on)?;
+        }
+        for (controller, place) in &self.places {
+            let path = place.path.join(&group.name);
+            create_if_missing(&path)?;
+            group.places.insert(*controller, Place { hierarchy: place.hierarchy, path });
+        }
+        group.devices = Mutex::new(Some(InForce::begin(group.place(Controller::Devices), false)?));
+        Ok(group)
+    }
+
+    /// Forbids every device but the default ones, in a group that was made without the default rules; rules that are
+    /// applied afterwards can permit more.
+    ///
+    /// # Errors
+    /// When the rules cannot be written or are not kept.
+    pub fn confine_devices(&self) -> Result<(), CgroupError> {
+        let place = self.required(Controller::Devices, "devices")?;
+        let in_force = InForce::confine(place)?;
+        *self.devices.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_force);
+        Ok(())
     }
 
     /// The name of its directories.
@@ -204,6 +239,12 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.remove_quietly();
     }
+}
+
+/// A name that carries this process as the owner.
+fn fresh_name() -> String {
+    static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", Owner::current(), SEQUENCE.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The processes in one directory.
@@ -349,7 +390,8 @@ fn sweep(parent: &Path, collected: &mut Collected) -> Result<(), CgroupError> {
         }
         collected.groups += 1;
         let directory = entry.path();
-        let removed = kill_all(&directory).and_then(|killed| {
+        // Groups inside belong to the same owner and go first.
+        let removed = sweep(&directory, collected).and_then(|()| kill_all(&directory)).and_then(|killed| {
             collected.processes += killed;
             remove_directory(&directory)
         });

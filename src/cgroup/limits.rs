@@ -34,7 +34,7 @@ pub struct Limits {
     pub blkio_weight: Option<u64>,
     /// The number of tasks.
     pub pids: Option<Limit>,
-    /// Device rules, applied in order on top of what the group has.
+    /// Device rules, in order, on top of the default ones.
     pub devices: Vec<devices::Rule>,
 }
 

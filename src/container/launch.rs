@@ -167,7 +167,7 @@ impl Container {
         let grouping_ns = clock::now_ns();
         let (mut group, mut applied) = (None, Vec::new());
         if let Some(limits) = spec.limits.as_ref().filter(|_| wiring.born_in_group) {
-            applied = make_group(&mut group, &shared.layout, limits)?;
+            applied = make_group(&mut group, &shared.layout, spec, limits)?;
         }
         let unified = group.as_ref().map(Group::open_unified).transpose()?.flatten();
         let flags = plan::clone_flags(spec, &wiring);
@@ -196,7 +196,7 @@ impl Container {
         }
         if let Some(limits) = spec.limits.as_ref().filter(|_| self.group.is_none()) {
             let begin = clock::now_ns();
-            self.applied = make_group(&mut self.group, layout, limits)?;
+            self.applied = make_group(&mut self.group, layout, spec, limits)?;
             self.group.iter().try_for_each(|group| group.attach(self.child.pid()))?;
             self.child.open(Gate::Cgroup);
             self.beside.push(("cgroup", begin, clock::now_ns()));
@@ -352,8 +352,22 @@ impl Drop for Container {
 }
 
 /// Makes a group with limits. It is in `group` as soon as it exists, so that it is owned whatever fails afterwards.
-fn make_group(group: &mut Option<Group>, layout: &Layout, limits: &Limits) -> Result<Vec<Applied>, CgroupError> {
-    group.insert(Group::create(layout, limits.devices.is_empty())?).apply(limits)
+fn make_group(
+    group: &mut Option<Group>,
+    layout: &Layout,
+    spec: &ContainerSpec,
+    limits: &Limits,
+) -> Result<Vec<Applied>, CgroupError> {
+    // What a v1 group inherits it cannot widen, so a container with rules of its own gets the default ones itself.
+    let widened = !limits.devices.is_empty();
+    let group = group.insert(match &spec.group_parent {
+        Some(parent) => parent.create_child()?,
+        None => Group::create(layout, !widened)?,
+    });
+    if widened {
+        group.confine_devices()?;
+    }
+    group.apply(limits)
 }
 
 /// The maps of a new user namespace. Root on the host may map groups without denying setgroups.

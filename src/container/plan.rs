@@ -10,6 +10,7 @@ use std::os::fd::RawFd;
 use super::capabilities;
 use super::seccomp::{self, SeccompError};
 use super::spec::ContainerSpec;
+use crate::cgroup::devices::Kind;
 use crate::sys::page::Gate;
 use crate::sys::plan::{Op, Plan};
 
@@ -46,6 +47,9 @@ pub enum SpecError {
     /// Overlayfs separates layers by colons.
     #[error("the layer path `{0}` holds a colon or a comma, which overlayfs cannot take")]
     LayerPath(String),
+    /// A device node stands right under /dev.
+    #[error("the device name `{0}` is not a plain name such as `loop0`")]
+    DeviceName(String),
     /// Too many arguments and variables.
     #[error("{0} arguments and environment variables are more than the {max} that can be passed", max = crate::sys::MAX_STRINGS - 2)]
     TooManyStrings(usize),
@@ -97,7 +101,7 @@ pub fn compile(spec: &ContainerSpec, wiring: &Wiring) -> Result<Plan, SpecError>
     begin(&mut plan, spec, wiring);
     root(&mut plan, spec)?;
     kernel_file_systems(&mut plan, spec, wiring);
-    devices(&mut plan, spec);
+    devices(&mut plan, spec)?;
     if spec.mask_paths {
         masks(&mut plan);
     }
@@ -253,7 +257,7 @@ const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// /dev on a small tmpfs, with the standard nodes and links, pseudo terminals, shared memory, message queues.
-fn devices(plan: &mut Plan, spec: &ContainerSpec) {
+fn devices(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
     const LINKS: [(&str, &str); 6] = [
         ("/proc/self/fd", "/dev/fd"),
         ("/proc/self/fd/0", "/dev/stdin"),
@@ -274,6 +278,20 @@ fn devices(plan: &mut Plan, spec: &ContainerSpec) {
             plan.push("dev", Op::Node { path, mode: libc::S_IFCHR | 0o666, device });
         }
     }
+    for node in &spec.devices {
+        if node.name.is_empty() || node.name.contains('/') {
+            return Err(SpecError::DeviceName(node.name.clone()));
+        }
+        let kind = if node.kind == Kind::Char { libc::S_IFCHR } else { libc::S_IFBLK };
+        plan.push(
+            "dev",
+            Op::Node {
+                path: string("a device's name", &format!("/dev/{}", node.name))?,
+                mode: kind | 0o660,
+                device: libc::makedev(node.major, node.minor),
+            },
+        );
+    }
     for (target, path) in LINKS {
         plan.push("dev", Op::Symlink { target: constant(target), path: constant(path) });
     }
@@ -287,6 +305,7 @@ fn devices(plan: &mut Plan, spec: &ContainerSpec) {
     plan.push("shm", mount("tmpfs", "/dev/shm", NO_EXTRAS, Some("mode=1777,size=64m")));
     plan.push("mqueue", directory("/dev/mqueue", 0o1777));
     plan.push("mqueue", mount("mqueue", "/dev/mqueue", NO_EXTRAS, None));
+    Ok(())
 }
 
 /// What docker masks and makes read-only.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::capabilities::CapabilitySet;
-use crate::cgroup::Limits;
+use crate::cgroup::devices::Kind;
+use crate::cgroup::{Group, Limits};
 use crate::image::RootFs;
 use crate::network::PortMapping;
 use crate::network::bridge::BridgeNetwork;
@@ -37,6 +38,10 @@ pub struct ContainerSpec {
     pub time_namespace: bool,
     /// Resource limits; `None` leaves the container out of every cgroup of its own.
     pub limits: Option<Limits>,
+    /// The group inside which its own is made; `None` for the common parent of all.
+    pub group_parent: Option<Arc<Group>>,
+    /// Device nodes beside the standard ones; what may be done with them is up to the device rules of `limits`.
+    pub devices: Vec<DeviceNode>,
     /// What root inside may do.
     pub capabilities: CapabilitySet,
     /// Whether exec can never give more privileges.
@@ -67,6 +72,19 @@ pub struct UserMapping {
     pub host_start: u32,
     /// How many ids follow each other; at least 1.
     pub count: u32,
+}
+
+/// A device node in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceNode {
+    /// Its name under `/dev`, without a slash.
+    pub name: String,
+    /// Block or character device.
+    pub kind: Kind,
+    /// The major number.
+    pub major: u32,
+    /// The minor number.
+    pub minor: u32,
 }
 
 /// A limit of setrlimit(2).
@@ -126,6 +144,8 @@ impl ContainerSpec {
             user_namespace: None,
             time_namespace: false,
             limits: Some(Limits::default()),
+            group_parent: None,
+            devices: Vec::new(),
             capabilities: CapabilitySet::docker_default(),
             no_new_privileges: true,
             seccomp: true,

@@ -103,12 +103,7 @@ impl NetworkExperiment {
 
     /// Starts the container whose namespace the others join.
     fn partner(&self, ready: &Ready) -> Result<Box<dyn Instance>, ExperimentError> {
-        let request = StartRequest {
-            workload: vec!["hold".to_owned()],
-            network: bridge(&ready.stage, self.published(ready.route))?,
-            stdout: None,
-            requested_ns: clock::now_ns(),
-        };
+        let request = StartRequest::new(vec!["hold".to_owned()], bridge(&ready.stage, self.published(ready.route))?);
         self.runtime.start(request).map_err(start_failed("starting the partner container"))
     }
 

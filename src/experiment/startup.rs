@@ -75,12 +75,8 @@ impl Experiment for Startup {
             let bridge = place.lab.bridge().map_err(ExperimentError::while_doing("making a bridge"))?;
             place.bridge = Some(bridge.clone());
             if self.case.network == NetworkMode::Container {
-                let request = StartRequest {
-                    workload: vec!["hold".to_owned()],
-                    network: Network::Bridge { network: bridge, ports: Vec::new() },
-                    stdout: None,
-                    requested_ns: clock::now_ns(),
-                };
+                let request =
+                    StartRequest::new(vec!["hold".to_owned()], Network::Bridge { network: bridge, ports: Vec::new() });
                 let partner = self.runtime.start(request);
                 place.partner = Some(
                     partner.map_err(ExperimentError::while_doing("starting the container whose network is shared"))?,
@@ -185,10 +181,9 @@ fn start_one(runtime: &dyn Runtime, network: &Network) -> Result<Start, Experime
     let (mut output, input) = std::io::pipe().map_err(ExperimentError::while_doing("making a pipe"))?;
     let requested_ns = clock::now_ns();
     let request = StartRequest {
-        workload: vec!["stamp".to_owned()],
-        network: network.clone(),
         stdout: Some(input.into()),
         requested_ns,
+        ..StartRequest::new(vec!["stamp".to_owned()], network.clone())
     };
     let starting = || ExperimentError::while_doing("measuring a start");
     let mut instance = runtime.start(request).map_err(starting())?;

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::{Instance, Phase, Reaped, Runtime, RuntimeError, StartRequest, workload_arguments};
+use crate::cgroup::{Applied, Group};
 use crate::container::launch::Stdio;
 use crate::container::{Container, ContainerSpec};
 use crate::image::{RootFs, WORKLOAD_PATH, embedded};
@@ -35,7 +36,10 @@ impl Runtime for Builtin {
     fn start(&self, request: StartRequest) -> Result<Box<dyn Instance>, RuntimeError> {
         let program = [WORKLOAD_PATH.to_owned()].into_iter();
         let arguments = program.chain(workload_arguments(&request.workload)).collect();
-        let spec = ContainerSpec::new(self.root.clone(), arguments);
+        let mut spec = ContainerSpec::new(self.root.clone(), arguments);
+        spec.limits = Some(request.limits);
+        spec.devices = request.devices;
+        spec.group_parent = request.group_parent;
         let stdio = Stdio { stdout: request.stdout, ..Stdio::default() };
         let container = Container::start(&spec, &request.network, stdio, request.requested_ns)
             .map_err(RuntimeError::while_doing("starting a container"))?;
@@ -67,6 +71,14 @@ impl Instance for BuiltinInstance {
     fn phases(&self) -> Vec<Phase> {
         let spans = self.0.timeline().critical.into_iter();
         spans.map(|(name, start_ns, end_ns)| Phase { name, start_ns, end_ns }).collect()
+    }
+
+    fn group(&self) -> Option<&Group> {
+        self.0.group()
+    }
+
+    fn applied(&self) -> &[Applied] {
+        self.0.applied()
     }
 
     fn wait(&mut self) -> Result<Reaped, RuntimeError> {

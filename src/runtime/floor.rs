@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use super::{Instance, Network, Phase, Reaped, Runtime, RuntimeError, StartRequest, workload_arguments};
+use crate::cgroup::{Applied, Group};
 use crate::network::PortMapping;
 use crate::scenario::RuntimeKind;
 use crate::sys::launch::{Child, launch, pidfd_open};
@@ -118,6 +119,14 @@ impl Instance for FloorInstance {
             .into_iter()
             .map(|(name, start_ns, end_ns)| Phase { name, start_ns, end_ns })
             .collect()
+    }
+
+    fn group(&self) -> Option<&Group> {
+        None
+    }
+
+    fn applied(&self) -> &[Applied] {
+        &[]
     }
 
     fn wait(&mut self) -> Result<Reaped, RuntimeError> {

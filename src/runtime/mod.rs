@@ -7,9 +7,12 @@ use std::sync::Arc;
 pub mod builtin;
 pub mod floor;
 
+use crate::cgroup::{Applied, Group, Limits};
 pub use crate::container::Network;
+pub use crate::container::spec::DeviceNode;
 use crate::network::PortMapping;
 use crate::scenario::RuntimeKind;
+use crate::sys::clock;
 pub use crate::sys::launch::{ExitStatus, Reaped};
 use crate::sys::netns::NetNs;
 
@@ -24,6 +27,28 @@ pub struct StartRequest {
     pub stdout: Option<OwnedFd>,
     /// When it was asked for: ns of CLOCK_MONOTONIC. The phases begin here.
     pub requested_ns: u64,
+    /// Resource limits, written and read back before the program begins.
+    pub limits: Limits,
+    /// Device nodes beside the standard ones.
+    pub devices: Vec<DeviceNode>,
+    /// The group inside which the container's own is made.
+    pub group_parent: Option<Arc<Group>>,
+}
+
+impl StartRequest {
+    /// A request made now, with no limit, no further device and no output.
+    #[must_use]
+    pub fn new(workload: Vec<String>, network: Network) -> Self {
+        Self {
+            workload,
+            network,
+            stdout: None,
+            requested_ns: clock::now_ns(),
+            limits: Limits::default(),
+            devices: Vec::new(),
+            group_parent: None,
+        }
+    }
 }
 
 /// One step of a start, from the request to the exec.
@@ -56,6 +81,12 @@ pub trait Instance: Send {
 
     /// The steps of the start, without gaps, in order.
     fn phases(&self) -> Vec<Phase>;
+
+    /// Its control groups, where the runtime made any.
+    fn group(&self) -> Option<&Group>;
+
+    /// The limits as they were written and read back.
+    fn applied(&self) -> &[Applied];
 
     /// Waits for the first process to end and reaps it. Calling it again returns the same.
     ///

@@ -173,6 +173,19 @@ impl InForce {
         Ok(Self { policy, program })
     }
 
+    /// Puts the container policy in force in a group of its own.
+    pub(super) fn confine(place: &Place) -> Result<Self, CgroupError> {
+        let policy = Policy::container();
+        let program = match place.hierarchy {
+            Hierarchy::V1 => {
+                write_default_rules(&place.path)?;
+                None
+            }
+            Hierarchy::V2 => Some(Attached::new(&place.path, &policy)?),
+        };
+        Ok(Self { policy, program })
+    }
+
     /// Adds rules. On v2 they all take effect in one step.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ impl End {
         let stdout = Some(OwnedFd::from(writer));
         let workload = arguments.to_words();
         let requested_ns = clock::now_ns();
-        let instance = runtime.start(StartRequest { workload, network, stdout, requested_ns })?;
+        let instance = runtime.start(StartRequest { stdout, requested_ns, ..StartRequest::new(workload, network) })?;
         Ok(Self { body: Body::Container(instance), lines: Lines::new(reader) })
     }
 
