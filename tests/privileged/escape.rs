@@ -75,16 +75,9 @@ fn a_block_device_cannot_be_made() -> Outcome {
 fn a_device_that_is_not_permitted_cannot_be_opened() -> Outcome {
     // Making the node is permitted here, so that the refusal comes at the open.
     let mut wanted = spec("mknod /dev/kmsg c 1 11 && echo made; head -c 1 /dev/kmsg && echo SUCCESS")?;
-    let kmsg = |read| Rule {
-        allow: false,
-        kind: Kind::Char,
-        major: Some(1),
-        minor: Some(11),
-        read,
-        write: true,
-        mknod: false,
-    };
-    wanted.limits = Some(Limits { devices: vec![kmsg(true)], ..Limits::default() });
+    let only_make =
+        Rule { allow: true, kind: Kind::Char, major: Some(1), minor: Some(11), read: false, write: false, mknod: true };
+    wanted.limits = Some(Limits { devices: vec![only_make], ..Limits::default() });
     let outcome = start(&wanted, &Network::None)?.finish()?;
     assert_eq!(outcome.stdout, "made\n", "{outcome:?}");
     assert!(outcome.stderr.contains("Operation not permitted"), "{outcome:?}");
