@@ -40,7 +40,9 @@ fn histograms(c: &mut Criterion) {
         });
     });
     c.bench_function("histogram/to text and back", |b| {
-        b.iter(|| histogram::to_text(black_box(&one)).and_then(|text| histogram::from_text(&text)).expect("a round trip"));
+        b.iter(|| {
+            histogram::to_text(black_box(&one)).and_then(|text| histogram::from_text(&text)).expect("a round trip")
+        });
     });
     c.bench_function("histogram/merge 30", |b| b.iter(|| histogram::merge(std::iter::repeat_n(black_box(&one), 30))));
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
 use isobench::cgroup::{Controller, Group, Layout, Limits};
-use isobench::container::plan::{self, Wiring};
 use isobench::container::ContainerSpec;
+use isobench::container::plan::{self, Wiring};
 use isobench::image::{RootFs, embedded};
 use isobench::lab::Lab;
 use isobench::network::{PortMapping, Protocol};
@@ -23,11 +23,14 @@ use isobench::sys::plan::{Op, Plan};
 fn nothing() -> Plan {
     let binary = std::fs::read_link("/proc/self/exe").expect("/proc is mounted");
     let mut plan = Plan::default();
-    plan.push("exec", Op::Exec {
-        paths: vec![CString::new("/bin/true").expect("no NUL")],
-        arguments: vec![CString::new(binary.to_string_lossy().into_owned()).expect("no NUL")],
-        environment: Vec::new(),
-    });
+    plan.push(
+        "exec",
+        Op::Exec {
+            paths: vec![CString::new("/bin/true").expect("no NUL")],
+            arguments: vec![CString::new(binary.to_string_lossy().into_owned()).expect("no NUL")],
+            environment: Vec::new(),
+        },
+    );
     plan
 }
 
@@ -182,7 +185,8 @@ fn published_ports(c: &mut Criterion) {
     for others in [1u16, 100, 1000] {
         let lab = Lab::new().expect("a lab");
         let nat = lab.host().nat().expect("the NAT table");
-        let mapping = |host_port: u16| PortMapping { host_ip: None, host_port, container_port: 80, protocol: Protocol::Tcp };
+        let mapping =
+            |host_port: u16| PortMapping { host_ip: None, host_port, container_port: 80, protocol: Protocol::Tcp };
         let target = Ipv4Addr::new(172, 30, 0, 2);
         for index in 1..others {
             nat.add_element(&mapping(20_000 + index), target).expect("an element");

@@ -105,7 +105,9 @@ impl Machine {
             links: entries("/sys/class/net"),
             nft: String::from_utf8(nft.unwrap_or_default())?,
             cgroups: cgroups(),
-            loops: loops.filter(|name| fs::exists(format!("/sys/block/{name}/loop/backing_file")).unwrap_or(false)).collect(),
+            loops: loops
+                .filter(|name| fs::exists(format!("/sys/block/{name}/loop/backing_file")).unwrap_or(false))
+                .collect(),
             processes: processes(),
             descriptors: entries("/proc/self/fd").len(),
             namespaces: namespaces(),

@@ -82,8 +82,9 @@ impl Experiment for Startup {
                     requested_ns: clock::now_ns(),
                 };
                 let partner = self.runtime.start(request);
-                place.partner =
-                    Some(partner.map_err(ExperimentError::while_doing("starting the container whose network is shared"))?);
+                place.partner = Some(
+                    partner.map_err(ExperimentError::while_doing("starting the container whose network is shared"))?,
+                );
             }
         }
         self.place = Some(place);
@@ -102,7 +103,12 @@ impl Experiment for Startup {
             return Err(ExperimentError::Interrupted);
         }
         let rate = starts.len() as f64 / (elapsed_ns as f64 / 1e9);
-        into.values.push(Observation { metric: metric_named("start_rate"), iteration: 0, value: rate, start_ns: begin });
+        into.values.push(Observation {
+            metric: metric_named("start_rate"),
+            iteration: 0,
+            value: rate,
+            start_ns: begin,
+        });
         Ok(())
     }
 
@@ -124,7 +130,11 @@ fn metric_named(name: &str) -> &'static Metric {
 
 fn observe(start: &Start, iteration: u32, into: &mut Observations) {
     let Start { requested_ns, ready_ns, reaped_ns, removed_ns, phases } = start;
-    let spans = [("ready", *requested_ns, *ready_ns), ("exit", *requested_ns, *reaped_ns), ("teardown", *reaped_ns, *removed_ns)];
+    let spans = [
+        ("ready", *requested_ns, *ready_ns),
+        ("exit", *requested_ns, *reaped_ns),
+        ("teardown", *reaped_ns, *removed_ns),
+    ];
     for (name, begin, end) in spans {
         let value = (end - begin) as f64;
         into.values.push(Observation { metric: metric_named(name), iteration, value, start_ns: begin });

@@ -7,6 +7,7 @@ mod escape;
 mod harness;
 mod network;
 mod shell;
+mod traffic;
 mod workload;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     tests.extend(escape::cases());
     tests.extend(network::cases());
     tests.extend(workload::cases());
+    tests.extend(traffic::cases());
     let conclusion = harness::run(tests);
     shell::remove_layer();
     conclusion.exit_code()
