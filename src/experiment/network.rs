@@ -29,7 +29,7 @@ use crate::workload::result::{ClientResult, Line, ServerResult};
 use cpu::CpuMeter;
 use end::{End, EndError, sleep_until, unexpected};
 use route::{Bind, Place, Route, SERVER_PORT, Target};
-pub use stage::Stage;
+use stage::Stage;
 
 /// How long anything beside the flow itself may take: a start, a line, an end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -67,21 +67,6 @@ impl NetworkExperiment {
     #[must_use]
     pub fn new(case: NetworkCase, runtime: Arc<dyn Runtime>) -> Self {
         Self { case, runtime, ready: None }
-    }
-
-    /// Prepares like [`Experiment::prepare`], on a given stage instead of a new lab.
-    ///
-    /// # Errors
-    /// As [`Experiment::prepare`]; also when the case needs a bridge and the stage has none.
-    pub fn prepare_on(&mut self, stage: Stage) -> Result<(), ExperimentError> {
-        let route = self.check()?;
-        let cpus = if self.case.pin { Some(two_cpus()?) } else { None };
-        let mut ready = Ready { stage, route, cpus, meter: CpuMeter::find(), partner: None };
-        if self.case.network == NetworkMode::Container {
-            ready.partner = Some(self.partner(&ready)?);
-        }
-        self.ready = Some(ready);
-        Ok(())
     }
 
     /// The way of the traffic, if this case can be measured at all.
@@ -253,9 +238,15 @@ impl NetworkExperiment {
 
 impl Experiment for NetworkExperiment {
     fn prepare(&mut self) -> Result<(), ExperimentError> {
-        self.check()?;
+        let route = self.check()?;
+        let cpus = if self.case.pin { Some(two_cpus()?) } else { None };
         let stage = Stage::lab(self.needs_bridge())?;
-        self.prepare_on(stage)
+        let mut ready = Ready { stage, route, cpus, meter: CpuMeter::find(), partner: None };
+        if self.case.network == NetworkMode::Container {
+            ready.partner = Some(self.partner(&ready)?);
+        }
+        self.ready = Some(ready);
+        Ok(())
     }
 
     fn measure(&mut self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {

@@ -56,10 +56,11 @@ pub(super) fn run(arguments: &Arguments, client: &Client) -> Result<ClientResult
             _ => tcp_crr::client(address, task),
         })?;
     }
-    let namespace_retransmits = if test == Test::TcpCrr { retransmits_inside(window) } else { None };
+    // Beside the flows, so that a flow that fails early is heard of at once.
+    let watch = (test == Test::TcpCrr).then(|| thread::spawn(move || retransmits_inside(window)));
     let mut flow = flows.finish(window.end_ns.saturating_add(ns(timeout)), timeout)?;
-    if test == Test::TcpCrr {
-        flow.cost.retransmits = namespace_retransmits;
+    if let Some(watch) = watch {
+        flow.cost.retransmits = watch.join().map_err(|_| WorkloadError::Panicked)?;
     }
     let sent = (test == Test::UdpStream).then_some(flow.messages);
     control.send(&ToServer::Finished { sent })?;

@@ -199,7 +199,7 @@ mod tests {
         flows.spawn(|| panic!("as this test wants it")).unwrap();
         flows.spawn(|| Ok(Flow::default())).unwrap();
         let error = flows.finish(clock::now_ns() + 10_000_000_000, Duration::from_secs(1)).unwrap_err();
-        assert_eq!(error.to_string(), "a flow's thread panicked");
+        assert_eq!(error.to_string(), "a thread of the workload panicked");
     }
 
     #[test]

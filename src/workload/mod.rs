@@ -169,8 +169,8 @@ pub enum WorkloadError {
         /// What should have come.
         due: &'static str,
     },
-    /// A flow's thread panicked; its message is on standard error.
-    #[error("a flow's thread panicked")]
+    /// A thread panicked; its message is on standard error.
+    #[error("a thread of the workload panicked")]
     Panicked,
     /// The histogram could not be packed.
     #[error(transparent)]

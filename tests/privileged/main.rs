@@ -7,13 +7,26 @@ mod escape;
 mod harness;
 mod network;
 mod shell;
+mod traffic;
+mod workload;
 
-fn main() {
+use std::process::ExitCode;
+
+use isobench::sys::clock;
+
+fn main() -> ExitCode {
+    // Containers and peers run this very program as their workload.
+    let entry_ns = clock::now_ns();
+    if let Some(code) = isobench::workload::dispatch(entry_ns, std::env::args_os().skip(1)) {
+        return code;
+    }
     let mut tests = Vec::new();
     tests.extend(container::cases());
     tests.extend(escape::cases());
     tests.extend(network::cases());
+    tests.extend(workload::cases());
+    tests.extend(traffic::cases());
     let conclusion = harness::run(tests);
     shell::remove_layer();
-    conclusion.exit()
+    conclusion.exit_code()
 }

@@ -5,21 +5,24 @@
 //! `cpu_per_byte` and `cpu_per_message` divide this sum by what arrived inside the window:
 //!
 //! 1. **Both ends**, by each flow's thread at both edges of the window (getrusage, RUSAGE_THREAD). User and system
-//!    time together are what the scheduler's clock gave to the thread, exact to a µs. Without
+//!    time together are what the scheduler's clock gave to the thread, exact to a µs. On a kernel without
 //!    CONFIG_IRQ_TIME_ACCOUNTING that includes every softirq that ran while the thread was current. On `lo`, veth and
 //!    bridges that is nearly all of them: the sender's own system call raises NET_RX and runs it on its way out, all
-//!    the way into the receiver's socket.
+//!    the way into the receiver's socket. (A privileged test shows it: the time of a thread that sends over `lo`
+//!    and never sleeps is all of the clock's, though ticks find it in softirqs a good part of the time.)
 //! 2. **The harness**: CPU time of this process between two readings at the edges.
 //! 3. **Softirqs that no end was charged for**, which depends on the kernel ([`Softirqs`]):
-//!    - where interrupt time is *not* accounted apart (Debian's and most distributions' kernels keep it off by
-//!      default on some architectures; look for `irqtime_account_irq` in /proc/kallsyms), they are what the ksoftirqd
-//!      threads ran, from /proc/PID/schedstat, exact to a ns. The `softirq` column of /proc/stat must *not* be added: it
-//!      samples softirqs at timer ticks whoever was current, so it counts the same time a second time;
-//!    - where it *is* accounted apart, the kernel takes it out of the threads' time, and the `softirq` column holds all
-//!      of it (ksoftirqd included). The file has it in ticks of USER_HZ, so each reading may be off by 10 ms a CPU.
+//!    - where interrupt time is *not* accounted apart, they are what the ksoftirqd threads ran, from
+//!      /proc/PID/schedstat, exact to a ns. The `softirq` column of /proc/stat must *not* be added: it samples
+//!      softirqs at timer ticks whoever was current, so it would count the ends' time a second time (measured: by a
+//!      quarter for `tcp_stream`, by two fifths for `tcp_rr`);
+//!    - where it *is* accounted apart (`irqtime_account_irq` is in /proc/kallsyms), the kernel takes it out of the
+//!      threads' time, and the `softirq` column holds all of it, ksoftirqd included. The file has it in ticks of
+//!      USER_HZ, so each reading may be off by 10 ms.
 //!
-//! Left out on purpose: interrupts and softirqs that hit an idle CPU or another program. On virtual links that is
-//! bookkeeping of the idle loop only: the paths have no device that interrupts.
+//! Left out on purpose: interrupts and softirqs that hit an idle CPU or another program. The virtual links have no
+//! device that interrupts; a profile of the idle task during `udp_stream` and `tcp_rr` (kernel 6.18, two virtual CPUs)
+//! showed halting and the idle loop's own bookkeeping, and no network code.
 
 use std::fs;
 use std::path::PathBuf;
@@ -29,7 +32,7 @@ use procfs::CurrentSI;
 
 use crate::sys::clock;
 
-/// Nanoseconds of one tick of /proc/stat (USER_HZ is 100 on every architecture that we know of, and asked for).
+/// Nanoseconds of one tick of /proc/stat.
 fn tick_ns() -> u64 {
     1_000_000_000 / procfs::ticks_per_second().max(1)
 }

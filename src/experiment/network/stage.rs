@@ -10,7 +10,7 @@ use crate::network::bridge::BridgeNetwork;
 use crate::sys::netns::NetNs;
 
 /// The namespaces and addresses of one case.
-pub struct Stage {
+pub(super) struct Stage {
     /// The namespace that plays the host.
     pub host: NetNs,
     /// The host's address on the link to the peer.
@@ -27,10 +27,7 @@ pub struct Stage {
 
 impl Stage {
     /// Makes a lab, and a bridge in it when `bridge` says so.
-    ///
-    /// # Errors
-    /// When the kernel refuses a part of it.
-    pub fn lab(bridge: bool) -> Result<Self, ExperimentError> {
+    pub(super) fn lab(bridge: bool) -> Result<Self, ExperimentError> {
         let lab = Lab::new().map_err(ExperimentError::while_doing("making a lab"))?;
         let network = match bridge {
             true => Some(lab.bridge().map_err(ExperimentError::while_doing("making a bridge in the lab"))?),
