@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Ended;
 use super::output::{BOLD, DOUBT, ERROR, GOOD, Table};
 use crate::gate::Outcome;
+use crate::record::metric;
 use crate::record::summary::SummaryRow;
 use crate::record::{CheckRow, RunRecord, Skip, Verdict};
 use crate::units::{human, significant};
@@ -137,14 +138,22 @@ fn verdict_line(check: &CheckRow) -> String {
         Verdict::Fail => ERROR,
         Verdict::Inconclusive | Verdict::Skipped => DOUBT,
     };
-    let value = check.value.map_or_else(|| "not measured".to_owned(), significant);
-    format!(
-        "{style}{:<12}{style:#}  {}  {}: {value} {}",
+    let text = |value: f64| match metric::find(&check.metric) {
+        Some(metric) if !check.check.contains("_ratio") => human(value, metric.unit),
+        _ => significant(value),
+    };
+    let value = check.value.map_or_else(|| "not measured".to_owned(), text);
+    // `<= 5000000000`, perhaps with a remark behind it; the number is for machines.
+    let (sign, number) = check.bound.split_once(' ').unwrap_or((&check.bound, ""));
+    let (number, remark) = number.split_once(' ').unwrap_or((number, ""));
+    let bound = number.parse().map_or_else(|_| number.to_owned(), text);
+    let line = format!(
+        "{style}{:<12}{style:#}  {}  {}: {value} {sign} {bound} {remark}",
         check.verdict.to_string(),
         check.check,
-        check.case,
-        check.bound
-    )
+        check.case
+    );
+    line.trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -254,6 +263,24 @@ mod tests {
               report: reports/t/report.html
         "#]]
         .assert_eq(&text);
+    }
+
+    #[test]
+    fn bounds_in_base_units_are_scaled_and_ratios_are_not() {
+        let line = |check: &str, value: Option<f64>, bound: &str| {
+            let mut judged = judged(Verdict::Fail);
+            let row = &mut judged.checks[0];
+            (row.check, row.value, row.bound) = (check.to_owned(), value, bound.to_owned());
+            anstream::adapter::strip_str(&verdict_line(row)).to_string()
+        };
+        let start = "fail          exit max";
+        let case = "startup/builtin/none/c1";
+        assert_eq!(line("exit max", Some(12.5e6), "<= 5000000"), format!("{start}  {case}: 12.5 ms <= 5 ms"));
+        assert_eq!(line("exit max_ratio", Some(12.5), "<= 5"), format!("{start}_ratio  {case}: 12.5 <= 5"));
+        assert_eq!(
+            line("exit max", None, "<= 5 (no such case)"),
+            format!("{start}  {case}: not measured <= 5 ns (no such case)")
+        );
     }
 
     #[test]

@@ -39,12 +39,6 @@ pub enum ReportError {
     Chart(#[from] ChartError),
 }
 
-/// The answer to the run's question in plain words, one sentence each, as the report begins with.
-#[must_use]
-pub fn answers(run: &RunRecord, summary: &[SummaryRow]) -> Vec<String> {
-    answer::answer(run, summary).parts.into_iter().flat_map(|part| part.sentences).collect()
-}
-
 /// Everything that is rendered of a run, in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
