@@ -7,6 +7,7 @@ use isobench::sys::clock;
 use isobench::{cli, workload};
 
 fn main() -> ExitCode {
+    // The first thing that a program in a container does is to take the time: nothing may come before it.
     let entry_ns = clock::now_ns();
     if let Some(code) = workload::dispatch(entry_ns, std::env::args_os().skip(1)) {
         return code;

@@ -189,7 +189,7 @@ fn doctor_says_of_each_ability_whether_it_works_or_why_not() {
     let report: serde_json::Value = serde_json::from_str(&succeeds(&["doctor", "--format", "json"])).unwrap();
     assert!(report["facts"]["kernel"].is_string(), "{report}");
     let findings = report["findings"].as_array().unwrap();
-    for name in ["memory", "pids", "pid", "net", "user", "overlay", "CAP_SYS_RESOURCE"] {
+    for name in ["memory", "pid", "net", "user", "overlay", "CAP_SYS_RESOURCE", "veth", "ipvlan", "nf_tables"] {
         let finding =
             findings.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("{name}: {report}"));
         let works = finding["works"].as_bool().unwrap();

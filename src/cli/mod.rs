@@ -13,7 +13,7 @@ mod completions;
 mod doctor;
 mod error;
 mod gc;
-mod glue;
+mod judge;
 mod list;
 mod output;
 mod pace;

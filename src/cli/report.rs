@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{self, Format};
-use super::{CliError, Ended, glue};
+use super::{CliError, Ended, judge};
 use crate::record::RunRecord;
 use crate::scenario::{Options, Scenario};
 
@@ -27,7 +27,7 @@ pub(super) fn run(args: ReportArgs) -> Result<Ended, CliError> {
     for directory in &args.directories {
         let record = RunRecord::read(directory)?;
         let scenario = scenario_of(&record)?;
-        let judged = glue::judge_again(record, &scenario, directory)?;
+        let judged = judge::judge_again(record, &scenario, directory)?;
         let one = judged.ended();
         ended = ended.worst(one);
         match args.format {

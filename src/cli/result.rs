@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Ended;
 use super::output::{BOLD, DOUBT, ERROR, GOOD, Table};
 use crate::gate::Outcome;
+use crate::record::metric;
 use crate::record::summary::SummaryRow;
 use crate::record::{CheckRow, RunRecord, Skip, Verdict};
 use crate::units::{human, significant};
@@ -46,7 +47,7 @@ impl Judged {
             text.push_str(&format!("  {answer}\n"));
         }
         if !self.summary.is_empty() {
-            text.push_str(&format!("\n{}", self.figures().render(2)));
+            text.push_str(&format!("\n{}{}", self.figures().render(2), disturbed(&self.summary)));
         }
         text.push_str(&skips(&self.record.skips));
         if !self.checks.is_empty() {
@@ -77,7 +78,7 @@ impl Judged {
     }
 
     fn figures(&self) -> Table {
-        let mut table = Table::titled(&["case", "metric", ">median", ">95 % interval", "ratio", ""]);
+        let mut table = Table::titled(&["case", "metric", ">median", ">95 % interval", "ratio", "to"]);
         let mut last = "";
         for row in &self.summary {
             let case = if row.case == last { "" } else { row.case.as_str() };
@@ -86,7 +87,8 @@ impl Judged {
                 (Some(low), Some(high)) => format!("{} to {}", human(low, &row.unit), human(high, &row.unit)),
                 _ => "-".to_owned(),
             };
-            table.row([case, &row.metric, &human(row.p50, &row.unit), &interval, &ratio(row), &row.flags]);
+            let to = row.ratio_to.as_deref().filter(|_| !case.is_empty()).unwrap_or("");
+            table.row([case, &row.metric, &human(row.p50, &row.unit), &interval, &ratio(row), to]);
         }
         table
     }
@@ -108,14 +110,26 @@ fn skips(skips: &[Skip]) -> String {
     text
 }
 
-/// `2.1× (2 to 2.3) startup/floor/none/c1`, or nothing.
+/// `2.1× (2 to 2.3)`, or nothing.
 fn ratio(row: &SummaryRow) -> String {
-    let (Some(ratio), Some(to)) = (row.ratio, &row.ratio_to) else { return String::new() };
+    let Some(ratio) = row.ratio else { return String::new() };
     let interval = match (row.ratio_ci95_low, row.ratio_ci95_high) {
         (Some(low), Some(high)) => format!(" ({} to {})", significant(low), significant(high)),
         _ => String::new(),
     };
-    format!("{}×{interval} {to}", significant(ratio))
+    format!("{}×{interval}", significant(ratio))
+}
+
+/// A line where samples carry a mark of disturbance; which ones stands in the files.
+fn disturbed(summary: &[SummaryRow]) -> String {
+    let marked = summary.iter().filter(|row| row.flags.contains("disturbed")).count();
+    if marked == 0 {
+        return String::new();
+    }
+    let of = summary.len();
+    format!(
+        "\n  {DOUBT}disturbed{DOUBT:#}: others used the machine during samples of {marked} of {of} rows, see the flags in summary.csv\n"
+    )
 }
 
 fn verdict_line(check: &CheckRow) -> String {
@@ -124,12 +138,159 @@ fn verdict_line(check: &CheckRow) -> String {
         Verdict::Fail => ERROR,
         Verdict::Inconclusive | Verdict::Skipped => DOUBT,
     };
-    let value = check.value.map_or_else(|| "not measured".to_owned(), significant);
-    format!(
-        "{style}{:<12}{style:#}  {}  {}: {value} {}",
+    let text = |value: f64| match metric::find(&check.metric) {
+        Some(metric) if !check.check.contains("_ratio") => human(value, metric.unit),
+        _ => significant(value),
+    };
+    let value = check.value.map_or_else(|| "not measured".to_owned(), text);
+    // `<= 5000000000`, perhaps with a remark behind it; the number is for machines.
+    let (sign, number) = check.bound.split_once(' ').unwrap_or((&check.bound, ""));
+    let (number, remark) = number.split_once(' ').unwrap_or((number, ""));
+    let bound = number.parse().map_or_else(|_| number.to_owned(), text);
+    let line = format!(
+        "{style}{:<12}{style:#}  {}  {}: {value} {sign} {bound} {remark}",
         check.verdict.to_string(),
         check.check,
-        check.case,
-        check.bound
-    )
+        check.case
+    );
+    line.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::record::{Fingerprint, RunMeta, SCHEMA_VERSION};
+    use crate::scenario::{Options, Scenario};
+
+    fn row(case: &str, ratio: Option<f64>, flags: &str) -> SummaryRow {
+        SummaryRow {
+            case: case.to_owned(),
+            experiment: "startup".to_owned(),
+            runtime: String::new(),
+            network: String::new(),
+            metric: "exit".to_owned(),
+            unit: "ns".to_owned(),
+            better: "lower".to_owned(),
+            n: 20,
+            min: 1e6,
+            p50: 1.25e6,
+            p90: 2e6,
+            p99: None,
+            p999: None,
+            max: 3e6,
+            mean: 1.3e6,
+            stddev: None,
+            ci95_low: Some(1.2e6),
+            ci95_high: Some(1.3e6),
+            ratio_to: ratio.map(|_| "startup/floor/none/c1".to_owned()),
+            ratio,
+            ratio_ci95_low: ratio,
+            ratio_ci95_high: ratio,
+            flags: flags.to_owned(),
+        }
+    }
+
+    fn judged(verdict: Verdict) -> Judged {
+        let text = "[scenario]\nname = \"t\"\nquestion = \"What?\"\n\
+                    [[experiment]]\nkind = \"startup\"\nruntime = [\"floor\", \"builtin\"]\nnetwork = \"none\"\n";
+        let scenario = Scenario::parse(text, "t.toml", &Options::default()).unwrap();
+        let check = CheckRow {
+            check: "exit max_ratio".to_owned(),
+            case: "startup/builtin/none/c1".to_owned(),
+            metric: "exit".to_owned(),
+            value: Some(2.0),
+            bound: "<= 10".to_owned(),
+            verdict,
+        };
+        Judged {
+            directory: PathBuf::from("reports/t"),
+            record: RunRecord {
+                meta: RunMeta {
+                    schema_version: SCHEMA_VERSION,
+                    isobench_version: "0".to_owned(),
+                    name: scenario.name.clone(),
+                    question: scenario.question.clone(),
+                    scenario_toml: text.to_owned(),
+                    overrides: Vec::new(),
+                    quick: false,
+                    seed: 1,
+                    started_utc: String::new(),
+                    duration_ns: 1,
+                    interrupted: true,
+                },
+                fingerprint: Fingerprint::default(),
+                cases: scenario.cases.iter().map(|case| case.record()).collect(),
+                skips: ["a", "b"]
+                    .map(|case| Skip { case: case.to_owned(), reason: "the host lacks it".to_owned() })
+                    .to_vec(),
+                blocks: Vec::new(),
+                samples: Vec::new(),
+                phases: Vec::new(),
+                histograms: Vec::new(),
+                enforcement_samples: Vec::new(),
+                enforcement: Vec::new(),
+            },
+            summary: vec![
+                row("startup/floor/none/c1", None, ""),
+                row("startup/builtin/none/c1", Some(2.0), "disturbed=7%"),
+            ],
+            checks: vec![check],
+            answers: vec!["it takes twice as long".to_owned()],
+        }
+    }
+
+    #[test]
+    fn people_get_answer_figures_skips_verdicts_and_the_place() {
+        let text = anstream::adapter::strip_str(&judged(Verdict::Pass).text()).to_string();
+        expect![[r#"
+
+            t: What? (interrupted)
+              it takes twice as long
+
+              case                     metric   median     95 % interval  ratio        to
+              startup/floor/none/c1    exit    1.25 ms  1.2 ms to 1.3 ms
+              startup/builtin/none/c1  exit    1.25 ms  1.2 ms to 1.3 ms  2× (2 to 2)  startup/floor/none/c1
+
+              disturbed: others used the machine during samples of 1 of 2 rows, see the flags in summary.csv
+
+              skipped: the host lacks it
+                a
+                b
+
+              pass          exit max_ratio  startup/builtin/none/c1: 2 <= 10
+
+              report: reports/t/report.html
+        "#]]
+        .assert_eq(&text);
+    }
+
+    #[test]
+    fn bounds_in_base_units_are_scaled_and_ratios_are_not() {
+        let line = |check: &str, value: Option<f64>, bound: &str| {
+            let mut judged = judged(Verdict::Fail);
+            let row = &mut judged.checks[0];
+            (row.check, row.value, row.bound) = (check.to_owned(), value, bound.to_owned());
+            anstream::adapter::strip_str(&verdict_line(row)).to_string()
+        };
+        let start = "fail          exit max";
+        let case = "startup/builtin/none/c1";
+        assert_eq!(line("exit max", Some(12.5e6), "<= 5000000"), format!("{start}  {case}: 12.5 ms <= 5 ms"));
+        assert_eq!(line("exit max_ratio", Some(12.5), "<= 5"), format!("{start}_ratio  {case}: 12.5 <= 5"));
+        assert_eq!(
+            line("exit max", None, "<= 5 (no such case)"),
+            format!("{start}  {case}: not measured <= 5 ns (no such case)")
+        );
+    }
+
+    #[test]
+    fn the_ending_follows_the_checks_and_a_run_without_cases_is_an_error() {
+        let ended = [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive, Verdict::Skipped]
+            .map(|verdict| judged(verdict).ended());
+        assert_eq!(ended, [Ended::Pass, Ended::Failed, Ended::Inconclusive, Ended::Pass]);
+        let mut empty = judged(Verdict::Pass);
+        empty.record.cases.clear();
+        assert_eq!(empty.ended(), Ended::Error);
+    }
 }

@@ -11,7 +11,8 @@ use super::error::{CliError, complain};
 use super::output::{self, Format};
 use super::progress::Progress;
 use super::scenarios::{Loaded, load_all};
-use super::{Ended, glue, plan, privileges, signals};
+use super::{Ended, judge, plan, privileges, signals};
+use crate::experiment;
 use crate::fs::{self, FileError};
 use crate::record::{Fingerprint, RunMeta, SCHEMA_VERSION};
 use crate::scenario::{Options, Scenario};
@@ -91,7 +92,7 @@ fn run_one(
         &scenario.cases,
         &scenario.run,
         seed,
-        &mut glue::experiment_for,
+        &mut experiment::for_case,
         &mut |event| progress.observe(event),
         stop,
     );
@@ -106,7 +107,7 @@ fn run_one(
         complain(&CliError::NothingMeasured(scenario.name.clone()));
     }
     let record = outcome.into_record(meta, fingerprint);
-    let judged = glue::judge(record, scenario, directory)?;
+    let judged = judge::judge(record, scenario, directory)?;
     ended = ended.worst(judged.ended());
     if args.format == Format::Text {
         output::print(&judged.text())?;

@@ -45,9 +45,9 @@ pub(super) fn metrics(test: NetworkTest) -> &'static [&'static str] {
     match test {
         NetworkTest::TcpStream => &["throughput", "cpu_per_byte", "retransmits"],
         NetworkTest::TcpRr => &["rtt", "messages", "cpu_per_message", "retransmits"],
-        NetworkTest::TcpCrr => &["connects", "rtt", "cpu_per_message"],
+        NetworkTest::TcpCrr => &["connects", "cpu_per_message", "retransmits"],
         NetworkTest::UdpStream => &["throughput", "messages", "loss", "cpu_per_byte", "cpu_per_message"],
-        NetworkTest::UdpRr => &["rtt", "messages", "cpu_per_message"],
+        NetworkTest::UdpRr => &["rtt", "messages", "loss", "cpu_per_message"],
     }
 }
 

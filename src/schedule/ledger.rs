@@ -129,29 +129,33 @@ impl Ledger {
         }));
     }
 
-    fn has_yielded(&self, case: &str) -> bool {
-        self.samples.iter().any(|sample| sample.case == case)
-            || self.enforcement.iter().any(|sample| sample.case == case)
+    /// Whether there is anything of a case; of warm-up blocks only when these are asked for.
+    fn has_yielded(&self, case: &str, even_warmup: bool) -> bool {
+        let counts = |of: &str, flags: Flags| of == case && (even_warmup || !flags.warmup);
+        self.samples.iter().any(|sample| counts(&sample.case, sample.flags))
+            || self.enforcement.iter().any(|sample| counts(&sample.case, sample.flags))
     }
 
-    /// Ends the run of these cases. One without a sample is among the skips, with the reason.
+    /// Ends the run of these cases. One without a measured sample is among the skips, with the reason.
     pub(super) fn close(mut self, cases: &[Case], ended: Option<Ended>, cleanup: Vec<ScheduleError>) -> Outcome {
         self.mark_preempted();
         mark_outliers(&mut self.samples);
         self.cleanup.extend(cleanup);
         let (interrupted, failure, why_missing) = match ended {
             None => (false, None, "it yielded no value"),
-            Some(Ended::Interrupted) => (true, None, "the run was interrupted before it"),
-            Some(Ended::Failed(error)) => (false, Some(error), "the run failed before it"),
+            Some(Ended::Interrupted) => (true, None, "the run was interrupted before it was measured"),
+            Some(Ended::Failed(error)) => (false, Some(error), "the run failed before it was measured"),
         };
-        let (measured, missing): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| self.has_yielded(&case.id));
-        for case in missing {
-            if self.skips.iter().all(|skip| skip.case != case.id) {
+        for case in cases {
+            // What was only warmed up is not summarised, so a reader would miss it without a word.
+            let measured = self.has_yielded(&case.id, false);
+            if !measured && self.skips.iter().all(|skip| skip.case != case.id) {
                 self.skip(&case.id, why_missing.to_owned());
             }
         }
+        let seen = cases.iter().filter(|case| self.samples.iter().any(|sample| sample.case == case.id));
         Outcome {
-            cases: measured.into_iter().map(Case::record).collect(),
+            cases: seen.map(Case::record).collect(),
             skips: self.skips,
             blocks: self.blocks,
             samples: self.samples,

@@ -66,9 +66,9 @@ pub enum ScheduleError {
 /// What came out of a run, whole or not.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The cases of which there is at least one sample; the others are in `skips`.
+    /// The cases of which there is at least one sample, if only of a warm-up block.
     pub cases: Vec<CaseRecord>,
-    /// What was not measured, and why.
+    /// What was not measured (or only warmed up), and why.
     pub skips: Vec<Skip>,
     /// How each block went; the last may hold only some of the cases.
     pub blocks: Vec<BlockRecord>,

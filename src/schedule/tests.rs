@@ -203,6 +203,8 @@ fn the_wish_to_stop_is_seen_between_cases() {
     assert!(outcome.interrupted);
     assert_eq!(outcome.samples.len(), 4);
     assert_eq!(outcome.blocks.iter().map(|block| block.order.len()).collect::<Vec<_>>(), [3, 1]);
+    assert_eq!(outcome.cases.len(), 3, "raw samples need their cases");
+    assert_eq!(outcome.skips.len(), 2, "only warmed up: {:?}", outcome.skips);
     assert_eq!(finished(&log.borrow()).len(), 3);
 }
 
@@ -231,7 +233,10 @@ fn a_preparation_that_breaks_is_given_back_and_nothing_is_measured() {
     assert_eq!(outcome.failure.as_ref().unwrap().to_string(), "cannot prepare startup/builtin/none/c1");
     assert_eq!(finished(&log), ["none", "host"]);
     assert!(outcome.samples.is_empty() && outcome.blocks.is_empty() && outcome.cases.is_empty());
-    assert!(outcome.skips.len() == 3 && outcome.skips.iter().all(|skip| skip.reason == "the run failed before it"));
+    assert!(
+        outcome.skips.len() == 3
+            && outcome.skips.iter().all(|skip| skip.reason == "the run failed before it was measured")
+    );
 }
 
 #[test]

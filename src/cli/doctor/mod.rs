@@ -12,6 +12,7 @@ use super::{CliError, Ended};
 use crate::record::Fingerprint;
 
 mod host;
+mod network;
 mod probe;
 
 /// The arguments of `isobench doctor`.

@@ -11,17 +11,17 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::super::{CliError, Ended, complain};
-use super::Finding;
+use super::{Finding, network};
 
 /// What a probe found in its way.
-type Obstacle = Box<dyn Error + Send + Sync>;
+pub(super) type Obstacle = Box<dyn Error + Send + Sync>;
 
 /// One ability.
-struct Probe {
-    area: &'static str,
-    name: &'static str,
-    without: &'static str,
-    attempt: fn() -> Result<(), Obstacle>,
+pub(super) struct Probe {
+    pub(super) area: &'static str,
+    pub(super) name: &'static str,
+    pub(super) without: &'static str,
+    pub(super) attempt: fn() -> Result<(), Obstacle>,
 }
 
 const NO_CONTAINER: &str = "no container can be started";
@@ -44,6 +44,10 @@ const fn namespace(name: &'static str, without: &'static str, attempt: fn() -> R
     Probe { area: "namespaces", name, without, attempt }
 }
 
+fn all() -> impl Iterator<Item = &'static Probe> {
+    PROBES.iter().chain(network::PROBES)
+}
+
 /// Tries everything, each in a child of its own.
 pub(super) fn findings() -> Vec<Finding> {
     let finding = |probe: &Probe| {
@@ -53,7 +57,7 @@ pub(super) fn findings() -> Vec<Finding> {
         };
         Finding { area: probe.area, name: probe.name.to_owned(), works, detail, without: probe.without }
     };
-    PROBES.iter().map(finding).collect()
+    all().map(finding).collect()
 }
 
 fn try_in_child(name: &str) -> Result<(), String> {
@@ -74,7 +78,7 @@ fn try_in_child(name: &str) -> Result<(), String> {
 
 /// The child's side: tries one ability, and says what stood in its way.
 pub(super) fn serve(name: &str) -> Result<Ended, CliError> {
-    let Some(probe) = PROBES.iter().find(|probe| probe.name == name) else {
+    let Some(probe) = all().find(|probe| probe.name == name) else {
         return Err(CliError::UnknownProbe(name.to_owned()));
     };
     match (probe.attempt)() {
@@ -86,7 +90,8 @@ pub(super) fn serve(name: &str) -> Result<Ended, CliError> {
     }
 }
 
-fn enter(namespace: CloneFlags) -> Result<(), Obstacle> {
+/// Leaves a namespace of the host's for a new one.
+pub(super) fn enter(namespace: CloneFlags) -> Result<(), Obstacle> {
     unshare(namespace)?;
     Ok(())
 }
@@ -134,8 +139,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_since_the_child_goes_by_them() {
-        for (index, probe) in PROBES.iter().enumerate() {
-            assert!(PROBES[..index].iter().all(|other| other.name != probe.name), "{}", probe.name);
-        }
+        let names: std::collections::BTreeSet<&str> = all().map(|probe| probe.name).collect();
+        assert_eq!(names.len(), all().count());
     }
 }

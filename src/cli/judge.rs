@@ -1,19 +1,13 @@
-//! Where `run` and `report` meet the experiments, the record's files, the checks and the report.
+//! From a measured (or read) run to its summary, its checks and its report: what `run` and `report` share.
 
 use std::path::Path;
 
 use super::error::CliError;
 use super::result::Judged;
-use crate::experiment::{self, Experiment, ExperimentError};
 use crate::gate::checks;
 use crate::record::{RunRecord, directory, summary};
 use crate::report;
-use crate::scenario::{Case, Scenario};
-
-/// The experiment of a case.
-pub(super) fn experiment_for(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
-    experiment::for_case(case)
-}
+use crate::scenario::Scenario;
 
 /// Summarises and judges a run that has just been measured, and writes its whole directory.
 pub(super) fn judge(record: RunRecord, scenario: &Scenario, directory: &Path) -> Result<Judged, CliError> {
