@@ -6,6 +6,7 @@ mod container;
 mod escape;
 mod harness;
 mod network;
+mod pair;
 mod shell;
 mod traffic;
 mod workload;
