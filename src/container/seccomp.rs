@@ -226,7 +226,7 @@ mod tests {
     /// Runs a filter as the kernel would, on the instructions that occur.
     fn run(program: &[sock_filter], number: u32, argument: u64) -> u32 {
         let arch = 0xc000_003e_u32;
-        let mut data = vec![0u8; 64];
+        let mut data = [0u8; 64];
         data[0..4].copy_from_slice(&number.to_le_bytes());
         data[4..8].copy_from_slice(&arch.to_le_bytes());
         data[16..24].copy_from_slice(&argument.to_le_bytes());

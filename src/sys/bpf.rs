@@ -122,21 +122,14 @@ unsafe fn bpf<T>(command: u32, attribute: &mut T) -> io::Result<i64> {
 /// # Errors
 /// EPERM without CAP_BPF or CAP_SYS_ADMIN; what the verifier refuses, with its log.
 pub fn load_device_program(instructions: &[Instruction]) -> Result<OwnedFd, LoadError> {
-    let mut log = Vec::new();
-    match load(instructions, &mut log) {
-        Ok(program) => Ok(program),
+    load(instructions, &mut []).or_else(|source| {
         // The log costs the kernel time, so it is asked for only when there is something to tell.
-        Err(first) => {
-            log.resize(65_536, 0);
-            match load(instructions, &mut log) {
-                Ok(program) => Ok(program),
-                Err(_) => {
-                    let text = CStr::from_bytes_until_nul(&log).map(CStr::to_string_lossy).unwrap_or_default();
-                    Err(LoadError { source: first, log: text.trim().to_owned() })
-                }
-            }
-        }
-    }
+        let mut log = vec![0; 65_536];
+        load(instructions, &mut log).map_err(|_| {
+            let text = CStr::from_bytes_until_nul(&log).map(CStr::to_string_lossy).unwrap_or_default();
+            LoadError { source, log: text.trim().to_owned() }
+        })
+    })
 }
 
 fn load(instructions: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {

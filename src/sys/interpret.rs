@@ -84,7 +84,7 @@ fn perform(op: &Op, page: &ClockPage, slots: &mut Slots) -> Outcome {
 
 /// The steps that are one system call.
 fn simple(op: &Op) -> Outcome {
-    // SAFETY (for the whole block): every pointer comes from a live CString of the plan; the numbers are plain
+    // SAFETY: for the whole block: every pointer comes from a live CString of the plan; the numbers are plain
     // values that the kernel checks.
     unsafe {
         match op {
