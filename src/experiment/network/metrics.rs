@@ -8,9 +8,9 @@ use crate::workload::result::{ClientResult, LatencyError, ServerResult};
 /// Why results cannot become metrics.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MetricsError {
-    /// Nothing came through.
-    #[error("no payload arrived inside the measured time of {0} ns")]
-    Nothing(u64),
+    /// The measured time is empty.
+    #[error("the measured time is 0 ns long")]
+    NoTime,
     /// The two ends do not speak of the same time or test.
     #[error("the two ends measured different things: {client} and {server}")]
     Mismatch {
@@ -38,8 +38,8 @@ pub(super) fn push(
     // A stream's work is what arrived at the server; an exchange is done when the client has its reply.
     let one_way = matches!(client.test, Test::TcpStream | Test::UdpStream);
     let (bytes, messages) = if one_way { (server.bytes, server.messages) } else { (client.bytes, client.messages) };
-    if bytes == 0 || client.elapsed_ns == 0 {
-        return Err(MetricsError::Nothing(client.elapsed_ns));
+    if client.elapsed_ns == 0 {
+        return Err(MetricsError::NoTime);
     }
     let seconds = client.elapsed_ns as f64 / 1e9;
     let cpu_ns = beside_ns.map(|beside| (client.cpu.total_ns() + server.cpu.total_ns() + beside) as f64);
@@ -62,7 +62,8 @@ pub(super) fn push(
     if let Some(retransmits) = client.retransmits {
         value("retransmits", retransmits as f64);
     }
-    if let Some(cpu_ns) = cpu_ns {
+    // A window in which nothing came through has rates of zero, and no cost or latency of what was not there.
+    if let Some(cpu_ns) = cpu_ns.filter(|_| bytes > 0 && messages > 0) {
         if one_way {
             value("cpu_per_byte", cpu_ns / bytes as f64);
         }
@@ -70,7 +71,7 @@ pub(super) fn push(
             value("cpu_per_message", cpu_ns / messages as f64);
         }
     }
-    if matches!(client.test, Test::TcpRr | Test::UdpRr) {
+    if matches!(client.test, Test::TcpRr | Test::UdpRr) && messages > 0 {
         let latency = client.latency.as_ref().ok_or(MetricsError::Latency(None))?;
         let histogram = latency.decode().map_err(|error| MetricsError::Latency(Some(error)))?;
         value("rtt", histogram.value_at_quantile(0.5) as f64);
@@ -191,12 +192,27 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_an_error_and_so_is_a_mismatch() {
-        let (client, mut server) = results(Test::TcpStream);
-        server.bytes = 0;
+    fn a_window_without_payload_has_rates_of_zero_and_no_cost() {
+        for &test in Test::ALL {
+            let (mut client, mut server) = results(test);
+            (client.bytes, client.messages, server.bytes, server.messages) = (0, 0, 0, 0);
+            let mut into = Observations::default();
+            push(&client, &server, Some(30), &mut into).unwrap();
+            for value in &into.values {
+                let name = value.metric.name;
+                assert!(["throughput", "connects", "messages", "loss", "retransmits"].contains(&name), "{name}");
+                assert!(value.value == 0.0 || ["loss", "retransmits"].contains(&name), "{name}");
+            }
+            assert!(into.histograms.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_time_is_an_error_and_so_is_a_mismatch() {
+        let (mut client, mut server) = results(Test::TcpStream);
         let mut into = Observations::default();
-        let error = push(&client, &server, None, &mut into).unwrap_err();
-        assert_eq!(error.to_string(), "no payload arrived inside the measured time of 500000000 ns");
+        client.elapsed_ns = 0;
+        assert!(matches!(push(&client, &server, None, &mut into), Err(MetricsError::NoTime)));
         server.window.end_ns += 1;
         assert!(matches!(push(&client, &server, None, &mut into), Err(MetricsError::Mismatch { .. })));
         assert_eq!(into, Observations::default());
