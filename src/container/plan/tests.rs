@@ -1,0 +1,219 @@
+//! Golden plans, and what is refused.
+
+use expect_test::{Expect, expect};
+
+use super::super::spec::{Rlimit, UserMapping};
+use super::*;
+use crate::image::RootFs;
+
+fn spec() -> ContainerSpec {
+    let root = RootFs { layers: vec!["/top".into(), "/bottom".into()] };
+    ContainerSpec::new(root, vec!["program".to_owned(), "argument".to_owned()])
+}
+
+const WIRING: Wiring =
+    Wiring { parent: Some(9), stdio: [5, 6, 7], join_network: None, await_network: true, born_in_group: false };
+
+/// The plan as text, one step a line; what a step's own text leaves out is not repeated here.
+fn check(spec: &ContainerSpec, wiring: &Wiring, expected: &Expect) {
+    let plan = compile(spec, wiring).unwrap();
+    let lines: Vec<String> = plan.steps.iter().map(|step| format!("{}: {}\n", step.phase, step.op)).collect();
+    expected.assert_eq(&lines.concat());
+}
+
+#[test]
+fn a_bridged_container() {
+    check(
+        &spec(),
+        &WIRING,
+        &expect![[r#"
+        isolate: tie the container's life to the launcher's
+        isolate: reset signals
+        isolate: set the umask
+        isolate: change the mount /
+        writable: mount tmpfs on /run/isobench/root
+        writable: change directory to /run/isobench/root
+        writable: make the directory upper
+        writable: make the directory work
+        writable: make the directory root
+        writable: make the directory empty
+        overlay: mount overlay on root
+        pivot: pivot_root into the container's root
+        proc: make the directory /proc
+        proc: mount proc on /proc
+        sys: make the directory /sys
+        sys: mount sysfs on /sys
+        dev: make the directory /dev
+        dev: mount tmpfs on /dev
+        dev: make the device node /dev/null
+        dev: make the device node /dev/zero
+        dev: make the device node /dev/full
+        dev: make the device node /dev/random
+        dev: make the device node /dev/urandom
+        dev: make the device node /dev/tty
+        dev: make the symbolic link /dev/fd
+        dev: make the symbolic link /dev/stdin
+        dev: make the symbolic link /dev/stdout
+        dev: make the symbolic link /dev/stderr
+        dev: make the symbolic link /dev/ptmx
+        dev: make the symbolic link /dev/core
+        devpts: make the directory /dev/pts
+        devpts: mount devpts on /dev/pts
+        shm: make the directory /dev/shm
+        shm: mount tmpfs on /dev/shm
+        mqueue: make the directory /dev/mqueue
+        mqueue: mount mqueue on /dev/mqueue
+        mask: mask /proc/acpi
+        mask: mask /proc/asound
+        mask: mask /proc/interrupts
+        mask: mask /proc/kcore
+        mask: mask /proc/keys
+        mask: mask /proc/latency_stats
+        mask: mask /proc/sched_debug
+        mask: mask /proc/scsi
+        mask: mask /proc/timer_list
+        mask: mask /sys/firmware
+        mask: make /proc/bus read-only
+        mask: make /proc/fs read-only
+        mask: make /proc/irq read-only
+        mask: make /proc/sys read-only
+        mask: make /proc/sysrq-trigger read-only
+        pivot: change directory to /
+        pivot: detach the host's root
+        identity: set the host name isobench
+        network: bring lo up
+        wait_cgroup: wait for Cgroup
+        identity: make a cgroup namespace
+        wait_network: wait for Network
+        confine: start a session
+        confine: connect descriptor 0
+        confine: connect descriptor 1
+        confine: connect descriptor 2
+        confine: close descriptors from 3
+        confine: reduce the capability bounding set
+        confine: become user 0:0
+        confine: set capabilities
+        confine: set the umask
+        confine: change directory to /
+        confine: set no_new_privs
+        seccomp: install the seccomp filter
+        exec: execute program
+    "#]],
+    );
+}
+
+#[test]
+fn a_user_namespace_binds_devices_and_joins_first() {
+    let mut spec = spec();
+    spec.user_namespace = Some(UserMapping { host_start: 100_000, count: 65536 });
+    spec.mask_paths = false;
+    spec.seccomp = false;
+    spec.limits = None;
+    spec.rlimits = vec![Rlimit { resource: 7, soft: 100, hard: 200 }];
+    let wiring = Wiring { join_network: Some(4), await_network: false, ..WIRING };
+    check(
+        &spec,
+        &wiring,
+        &expect![[r#"
+        isolate: tie the container's life to the launcher's
+        isolate: reset signals
+        isolate: set the umask
+        network: join the net namespace
+        wait_user_map: wait for UserMap
+        isolate: become user 0:0
+        isolate: change the mount /
+        writable: mount tmpfs on /run/isobench/root
+        writable: change directory to /run/isobench/root
+        writable: make the directory upper
+        writable: make the directory work
+        writable: make the directory root
+        writable: make the directory empty
+        overlay: mount overlay on root
+        dev: take the mount /dev/null
+        dev: take the mount /dev/zero
+        dev: take the mount /dev/full
+        dev: take the mount /dev/random
+        dev: take the mount /dev/urandom
+        dev: take the mount /dev/tty
+        pivot: pivot_root into the container's root
+        proc: make the directory /proc
+        proc: mount proc on /proc
+        sys: make the directory /sys
+        sys: mount tmpfs on /sys
+        dev: make the directory /dev
+        dev: mount tmpfs on /dev
+        dev: make the file /dev/null
+        dev: put a mount on /dev/null
+        dev: make the file /dev/zero
+        dev: put a mount on /dev/zero
+        dev: make the file /dev/full
+        dev: put a mount on /dev/full
+        dev: make the file /dev/random
+        dev: put a mount on /dev/random
+        dev: make the file /dev/urandom
+        dev: put a mount on /dev/urandom
+        dev: make the file /dev/tty
+        dev: put a mount on /dev/tty
+        dev: make the symbolic link /dev/fd
+        dev: make the symbolic link /dev/stdin
+        dev: make the symbolic link /dev/stdout
+        dev: make the symbolic link /dev/stderr
+        dev: make the symbolic link /dev/ptmx
+        dev: make the symbolic link /dev/core
+        devpts: make the directory /dev/pts
+        devpts: mount devpts on /dev/pts
+        shm: make the directory /dev/shm
+        shm: mount tmpfs on /dev/shm
+        mqueue: make the directory /dev/mqueue
+        mqueue: mount mqueue on /dev/mqueue
+        pivot: change directory to /
+        pivot: detach the host's root
+        identity: set the host name isobench
+        identity: make a cgroup namespace
+        confine: start a session
+        confine: connect descriptor 0
+        confine: connect descriptor 1
+        confine: connect descriptor 2
+        confine: close descriptors from 3
+        confine: set rlimit 7 to 100:200
+        confine: reduce the capability bounding set
+        confine: set capabilities
+        confine: set the umask
+        confine: change directory to /
+        confine: set no_new_privs
+        exec: execute program
+    "#]],
+    );
+    assert_eq!(clone_flags(&spec, &wiring) & libc::CLONE_NEWNET as u64, 0);
+    assert_ne!(clone_flags(&spec, &wiring) & libc::CLONE_NEWUSER as u64, 0);
+}
+
+#[test]
+fn a_program_is_looked_for_along_the_path() {
+    let mut spec = spec();
+    spec.environment = vec!["PATH=/a:/b/".to_owned()];
+    let Ok(Op::Exec { paths, .. }) = exec(&spec) else { panic!("no exec") };
+    assert_eq!(paths, [c"/a/program".to_owned(), c"/b/program".to_owned()]);
+    spec.arguments[0] = "./program".to_owned();
+    let Ok(Op::Exec { paths, .. }) = exec(&spec) else { panic!("no exec") };
+    assert_eq!(paths, [c"./program".to_owned()]);
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_before_anything_is_touched() {
+    let refused = |change: fn(&mut ContainerSpec)| {
+        let mut spec = spec();
+        change(&mut spec);
+        compile(&spec, &WIRING).unwrap_err().to_string()
+    };
+    assert_eq!(refused(|spec| spec.arguments.clear()), "no program to run: give at least one argument");
+    assert_eq!(refused(|spec| spec.root.layers.clear()), "the image has no layer");
+    assert_eq!(
+        refused(|spec| spec.working_directory = "tmp".to_owned()),
+        "the working directory `tmp` is not absolute"
+    );
+    assert_eq!(refused(|spec| spec.arguments[1] = "a\0b".to_owned()), "an argument holds a NUL byte: \"a\\0b\"");
+    assert!(refused(|spec| spec.hostname = "h".repeat(65)).ends_with("longer than 64 bytes"));
+    assert!(refused(|spec| spec.root.layers[0] = "/a:b".into()).contains("colon"));
+    assert!(refused(|spec| spec.arguments = vec!["a".to_owned(); 5000]).starts_with("5001 arguments"));
+}
