@@ -2,6 +2,7 @@
 //!
 //! Without the needed privilege a test is listed as ignored, with the reason in its name; it never counts as passed.
 
+mod cgroup;
 mod container;
 mod escape;
 mod harness;
@@ -9,6 +10,7 @@ mod shell;
 
 fn main() {
     let mut tests = Vec::new();
+    tests.extend(cgroup::cases());
     tests.extend(container::cases());
     tests.extend(escape::cases());
     let conclusion = harness::run(tests);

@@ -1,0 +1,756 @@
+//! Control groups against the real kernel: the same tests on v1, hybrid and v2, judged by the kernel's own files and
+//! by busybox inside. What only one version has is skipped on the other, visibly.
+
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use isobench::cgroup::blkio::{Throttle, ThrottleKind};
+use isobench::cgroup::devices::{Kind, Rule};
+use isobench::cgroup::group::{PARENT, collect_orphans};
+use isobench::cgroup::owner::Owner;
+use isobench::cgroup::{CgroupError, Controller, Group, Hierarchy, Layout, Limits, cpu, cpuset, freezer, pids};
+use isobench::container::Network;
+use isobench::sys::launch::ExitStatus;
+use isobench::units::Limit;
+
+use crate::harness::Case;
+use crate::shell::{self, spec, start};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+pub fn cases() -> Vec<Case> {
+    let everywhere: [(&'static str, crate::harness::Body); 14] = [
+        ("cgroup::limits_are_the_kernels_files", limits_are_the_kernels_files),
+        ("cgroup::limits_change_while_running", limits_change_while_running),
+        ("cgroup::wrong_values_are_refused_and_named", wrong_values_are_refused_and_named),
+        ("cgroup::a_limit_below_usage_is_refused_or_kills", a_limit_below_usage_is_refused_or_kills),
+        ("cgroup::page_cache_is_reclaimed_not_killed", page_cache_is_reclaimed_not_killed),
+        ("cgroup::the_pids_limit_is_exact", the_pids_limit_is_exact),
+        ("cgroup::a_frozen_group_stands_still", a_frozen_group_stands_still),
+        ("cgroup::the_cpuset_is_what_tasks_see", the_cpuset_is_what_tasks_see),
+        ("cgroup::a_quota_throttles_and_is_counted", a_quota_throttles_and_is_counted),
+        ("cgroup::devices_by_every_rule", devices_by_every_rule),
+        ("cgroup::device_rules_change_while_running", device_rules_change_while_running),
+        ("cgroup::orphans_are_collected", orphans_are_collected),
+        ("cgroup::every_process_is_killed", every_process_is_killed),
+        ("cgroup::nothing_stays_after_many_groups", nothing_stays_after_many_groups),
+    ];
+    let unified = Layout::detect().is_ok_and(|layout| layout.is_unified());
+    let on_v2: [(&'static str, crate::harness::Body); 6] = [
+        ("cgroup::v2_has_more_limits", v2_has_more_limits),
+        ("cgroup::v2_container_is_born_in_its_group", v2_container_is_born_in_its_group),
+        ("cgroup::v2_cgroup_namespace_of_a_clone_is_its_makers", v2_cgroup_namespace_of_a_clone_is_its_makers),
+        ("cgroup::v2_harness_steps_aside_and_comes_home", v2_harness_steps_aside_and_comes_home),
+        ("cgroup::v2_strangers_are_not_moved", v2_strangers_are_not_moved),
+        ("cgroup::v2_those_left_aside_are_brought_home", v2_those_left_aside_are_brought_home),
+    ];
+    let on_v1: [(&'static str, crate::harness::Body); 1] = [("cgroup::v1_lacks_what_v2_has", v1_lacks_what_v2_has)];
+    let all = everywhere.map(|(name, body)| Case::new(name, body));
+    let v2 = on_v2.map(|(name, body)| Case::new(name, body).needs(unified, "needs cgroup v2 for every controller"));
+    let v1 = on_v1.map(|(name, body)| {
+        Case::new(name, body)
+            .needs(hierarchy(Controller::Memory) == Some(Hierarchy::V1), "needs the v1 memory controller")
+    });
+    let cases = all.into_iter().chain(v2).chain(v1);
+    cases.map(|case| case.needs(shell::present(), shell::NEEDED)).collect()
+}
+
+fn hierarchy(controller: Controller) -> Option<Hierarchy> {
+    Layout::detect().ok()?.place(controller).map(|place| place.hierarchy)
+}
+
+fn make(default_devices: bool) -> Result<Group, Box<dyn Error>> {
+    Ok(Group::create(&Layout::detect()?, default_devices)?)
+}
+
+fn file(group: &Group, controller: Controller, name: &str) -> Result<String, Box<dyn Error>> {
+    let directory = group.directory(controller).ok_or("no directory")?;
+    Ok(fs::read_to_string(directory.join(name))?.trim_end().to_owned())
+}
+
+/// A file with its content on v1 and on v2.
+type Expected = (Controller, (&'static str, &'static str), (&'static str, &'static str));
+
+/// Compares the kernel's files with what they must hold where the controller is.
+pub fn check(group: &Group, expected: &[Expected]) -> Outcome {
+    for (controller, v1, v2) in expected {
+        let place = group.place(*controller).ok_or("the controller is missing")?;
+        let (name, value) = if place.hierarchy == Hierarchy::V1 { v1 } else { v2 };
+        assert_eq!(file(group, *controller, name)?, *value, "{name}");
+    }
+    Ok(())
+}
+
+/// What most tests ask for, and the files that must show it.
+pub fn usual() -> (Limits, Vec<Expected>) {
+    let limits = Limits {
+        memory: Some(Limit::Value(64 << 20)),
+        memory_and_swap: Some(Limit::Value(96 << 20)),
+        memory_soft: Some(Limit::Value(32 << 20)),
+        cpu_shares: Some(512),
+        cpu_quota: Some(cpu::Quota { quota: Duration::from_millis(25), period: Duration::from_millis(50) }),
+        cpuset_cpus: Some("0".to_owned()),
+        cpuset_mems: Some("0".to_owned()),
+        pids: Some(Limit::Value(20)),
+        ..Limits::default()
+    };
+    let expected = vec![
+        (Controller::Memory, ("memory.limit_in_bytes", "67108864"), ("memory.max", "67108864")),
+        (Controller::Memory, ("memory.memsw.limit_in_bytes", "100663296"), ("memory.swap.max", "33554432")),
+        (Controller::Memory, ("memory.soft_limit_in_bytes", "33554432"), ("memory.high", "33554432")),
+        (Controller::Cpu, ("cpu.shares", "512"), ("cpu.weight", "50")),
+        (Controller::Cpu, ("cpu.cfs_quota_us", "25000"), ("cpu.max", "25000 50000")),
+        (Controller::Cpu, ("cpu.cfs_period_us", "50000"), ("cpu.max", "25000 50000")),
+        (Controller::Cpuset, ("cpuset.cpus", "0"), ("cpuset.cpus", "0")),
+        (Controller::Cpuset, ("cpuset.mems", "0"), ("cpuset.mems", "0")),
+        (Controller::Pids, ("pids.max", "20"), ("pids.max", "20")),
+    ];
+    (limits, expected)
+}
+
+/// The first block device of the machine.
+fn block_device() -> Result<(u64, u64), Box<dyn Error>> {
+    let mut names: Vec<PathBuf> = fs::read_dir("/sys/block")?.flatten().map(|entry| entry.path()).collect();
+    names.sort_unstable();
+    let numbers = fs::read_to_string(names.first().ok_or("no block device")?.join("dev"))?;
+    let (major, minor) = numbers.trim().split_once(':').ok_or("no numbers")?;
+    Ok((major.parse()?, minor.parse()?))
+}
+
+fn limits_are_the_kernels_files() -> Outcome {
+    let group = make(true)?;
+    let (mut limits, expected) = usual();
+    let (major, minor) = block_device()?;
+    let throttle = |kind, rate| Throttle { kind, major, minor, rate };
+    limits.blkio_throttles = vec![throttle(ThrottleKind::ReadBps, 1 << 20), throttle(ThrottleKind::WriteIops, 300)];
+    let rows = group.apply(&limits)?;
+    check(&group, &expected)?;
+    assert!(rows.iter().all(|row| !row.kept.is_empty()), "{rows:?}");
+    match hierarchy(Controller::Blkio).ok_or("no blkio")? {
+        Hierarchy::V1 => {
+            let read = file(&group, Controller::Blkio, "blkio.throttle.read_bps_device")?;
+            assert_eq!(read, format!("{major}:{minor} 1048576"));
+            let write = file(&group, Controller::Blkio, "blkio.throttle.write_iops_device")?;
+            assert_eq!(write, format!("{major}:{minor} 300"));
+        }
+        Hierarchy::V2 => {
+            let line = file(&group, Controller::Blkio, "io.max")?;
+            assert_eq!(line, format!("{major}:{minor} rbps=1048576 wbps=max riops=max wiops=300"));
+        }
+    }
+    Ok(())
+}
+
+fn limits_change_while_running() -> Outcome {
+    let (limits, expected) = usual();
+    let mut wanted = spec("sleep 60")?;
+    wanted.limits = Some(limits);
+    let running = start(&wanted, &Network::None)?;
+    let group = running.container.group().ok_or("no group")?;
+    check(group, &expected)?;
+    let (major, minor) = block_device()?;
+    // Up, which on v1 has to raise memory and swap before memory; a throttle; then down again, and the throttle away.
+    let changed = |memory: u64, rate| Limits {
+        memory: Some(Limit::Value(memory << 20)),
+        memory_and_swap: Some(Limit::Value(memory << 20)),
+        cpu_shares: Some(2048),
+        pids: Some(Limit::Max),
+        blkio_throttles: vec![Throttle { kind: ThrottleKind::WriteBps, major, minor, rate }],
+        ..Limits::default()
+    };
+    for (memory, shown, rate) in [(200, "209715200", 1000), (48, "50331648", 0)] {
+        group.apply(&changed(memory, rate))?;
+        check(
+            group,
+            &[
+                (Controller::Memory, ("memory.limit_in_bytes", shown), ("memory.max", shown)),
+                (Controller::Memory, ("memory.memsw.limit_in_bytes", shown), ("memory.swap.max", "0")),
+                (Controller::Cpu, ("cpu.shares", "2048"), ("cpu.weight", "200")),
+                (Controller::Cpu, ("cpu.cfs_quota_us", "25000"), ("cpu.max", "25000 50000")),
+                (Controller::Pids, ("pids.max", "max"), ("pids.max", "max")),
+            ],
+        )?;
+    }
+    check(group, &[(Controller::Blkio, ("blkio.throttle.write_bps_device", ""), ("io.max", ""))])?;
+    group.apply(&Limits { memory: Some(Limit::Max), memory_and_swap: Some(Limit::Max), ..Limits::default() }).or_else(
+        |error| if hierarchy(Controller::Memory) == Some(Hierarchy::V1) { Err(error) } else { Ok(Vec::new()) },
+    )?;
+    running.container.remove()?;
+    Ok(())
+}
+
+fn wrong_values_are_refused_and_named() -> Outcome {
+    let group = make(true)?;
+    let told = |limits: Limits| group.apply(&limits).err().map(|error| error.to_string()).unwrap_or_default();
+    assert_eq!(
+        told(Limits { cpu_shares: Some(1), ..Limits::default() }),
+        "cpu_shares cannot be 1: shares go from 2 to 262144"
+    );
+    let cpus = told(Limits { cpuset_cpus: Some("900".to_owned()), ..Limits::default() });
+    assert!(cpus.contains("cpuset.cpus") && cpus.contains("900"), "{cpus}");
+    let throttle = Throttle { kind: ThrottleKind::ReadBps, major: 250, minor: 250, rate: 1 };
+    let device = told(Limits { blkio_throttles: vec![throttle], ..Limits::default() });
+    assert!(device.contains("250:250") && device.starts_with("cannot set blkio "), "{device}");
+    let pids = told(Limits { pids: Some(Limit::Value(u64::MAX)), ..Limits::default() });
+    assert!(pids.starts_with("cannot set pids pids.max to 18446744073709551615 in "), "{pids}");
+    Ok(())
+}
+
+/// A program that holds this much memory of its own and says `ready`.
+fn holding(mebibytes: u32) -> String {
+    format!("s=$(head -c {mebibytes}m /dev/zero | tr '\\0' x); echo ready; read line")
+}
+
+fn a_limit_below_usage_is_refused_or_kills() -> Outcome {
+    let mut held = Held::new(&holding(24))?;
+    let group = make(true)?;
+    group.attach(held.child.id())?;
+    held.go()?;
+    assert_eq!(held.line()?, "ready");
+    let below = Limits {
+        memory: Some(Limit::Value(8 << 20)),
+        memory_and_swap: Some(Limit::Value(8 << 20)),
+        ..Limits::default()
+    };
+    let outcome = group.apply(&below);
+    let memory = group.place(Controller::Memory).ok_or("no memory controller")?;
+    match memory.hierarchy {
+        Hierarchy::V1 => {
+            let error = outcome.err().ok_or("v1 took a limit below what is in use")?;
+            assert!(
+                matches!(&error, CgroupError::Write { source, .. } if source.raw_os_error() == Some(libc::EBUSY)),
+                "{error}"
+            );
+            assert!(held.child.try_wait()?.is_none(), "it was killed all the same");
+        }
+        Hierarchy::V2 => {
+            outcome?;
+            let status = held.child.wait()?;
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
+            let usage = group.usage()?.memory.ok_or("no usage")?;
+            assert!(usage.oom_kills >= 1 && usage.current <= 8 << 20, "{usage:?}");
+        }
+    }
+    held.end()?;
+    Ok(())
+}
+
+fn page_cache_is_reclaimed_not_killed() -> Outcome {
+    // Files on the container's tmpfs are not cache, so the cache is made by reading a file of the host's disk.
+    let directory = tempfile::Builder::new().prefix("isobench-cache-").tempdir_in("/var/tmp")?;
+    let path = directory.path().join("file");
+    fs::write(&path, vec![1; 48 << 20])?;
+    let mut held = Held::new(&format!("cat '{0}' '{0}' | wc -c; read line", path.display()))?;
+    let group = make(true)?;
+    let limit = Some(Limit::Value(24 << 20));
+    group.apply(&Limits { memory: limit, memory_and_swap: limit, ..Limits::default() })?;
+    group.attach(held.child.id())?;
+    held.go()?;
+    assert_eq!(held.line()?, (96u64 << 20).to_string());
+    let usage = group.usage()?.memory.ok_or("no usage")?;
+    assert_eq!(usage.oom_kills, 0, "{usage:?}");
+    assert!(usage.peak.is_none_or(|peak| peak <= 24 << 20), "{usage:?}");
+    held.end()
+}
+
+fn the_pids_limit_is_exact() -> Outcome {
+    // Seven more beside the shell, and the eighth is refused.
+    let mut held = Held::new(
+        "for i in 1 2 3 4 5 6 7; do sleep 60 > /dev/null & done; echo seven; read line; sleep 60 > /dev/null & echo no",
+    )?;
+    let group = make(true)?;
+    group.apply(&Limits { pids: Some(Limit::Value(8)), ..Limits::default() })?;
+    group.attach(held.child.id())?;
+    held.go()?;
+    assert_eq!(held.line()?, "seven");
+    let place = group.place(Controller::Pids).ok_or("no pids controller")?;
+    assert_eq!((group.usage()?.pids, pids::refusals(place)?), (Some(8), 0));
+    held.go()?;
+    assert_eq!(held.line()?, "", "a ninth task was let in");
+    assert!(pids::refusals(place)? >= 1);
+    group.kill()?;
+    held.end()
+}
+
+/// User and system time of a process so far, in clock ticks.
+fn ticks(pid: u32) -> Result<u64, Box<dyn Error>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').ok_or("no name")?.1.split_whitespace().collect();
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+}
+
+fn a_frozen_group_stands_still() -> Outcome {
+    let mut held = Held::new("while :; do :; done")?;
+    let pid = held.child.id();
+    let group = make(true)?;
+    group.attach(pid)?;
+    held.go()?;
+    while ticks(pid)? < 3 {
+        std::thread::yield_now();
+    }
+    let place = group.place(Controller::Freezer).ok_or("no freezer")?;
+    assert!(!freezer::is_frozen(place)?);
+    group.freeze()?;
+    assert!(freezer::is_frozen(place)?);
+    let (before, used) = (ticks(pid)?, group.usage()?.cpu_ns);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!((ticks(pid)?, group.usage()?.cpu_ns), (before, used), "it ran while frozen");
+    group.thaw()?;
+    while ticks(pid)? <= before {
+        std::thread::yield_now();
+    }
+    assert!(!freezer::is_frozen(place)?);
+    // What is frozen can be killed: v2 by itself, v1 once it is thawed.
+    group.kill()?;
+    held.end()
+}
+
+fn the_cpuset_is_what_tasks_see() -> Outcome {
+    for cpus in ["0", "1"] {
+        let mut held = Held::new("grep Cpus_allowed_list /proc/self/status | cut -f 2")?;
+        let group = make(true)?;
+        group.apply(&Limits { cpuset_cpus: Some(cpus.to_owned()), ..Limits::default() })?;
+        let place = group.place(Controller::Cpuset).ok_or("no cpuset")?;
+        assert_eq!(cpuset::effective_cpus(place)?, cpus);
+        group.attach(held.child.id())?;
+        held.go()?;
+        assert_eq!(held.line()?, cpus);
+        held.end()?;
+    }
+    Ok(())
+}
+
+fn a_quota_throttles_and_is_counted() -> Outcome {
+    let mut held = Held::new("while :; do :; done")?;
+    let group = make(true)?;
+    let quota = cpu::Quota { quota: Duration::from_millis(2), period: Duration::from_millis(20) };
+    group.apply(&Limits { cpu_quota: Some(quota), ..Limits::default() })?;
+    group.attach(held.child.id())?;
+    held.go()?;
+    let throttled = loop {
+        let usage = group.usage()?;
+        let throttling = usage.throttling.ok_or("nothing is counted")?;
+        if throttling.throttled_periods >= 5 {
+            break usage;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let throttling = throttled.throttling.ok_or("nothing is counted")?;
+    assert!(throttling.periods >= throttling.throttled_periods && throttling.throttled_ns > 0, "{throttling:?}");
+    assert!(throttled.cpu_ns.is_some_and(|ns| ns > 0), "{throttled:?}");
+    assert_eq!(throttled.pressure.is_some(), group.unified().is_some(), "{throttled:?}");
+    group.kill()?;
+    held.end()
+}
+
+/// A shell outside of any container that begins its script when it is told to, and can be told more.
+struct Held {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Held {
+    fn new(script: &str) -> Result<Self, Box<dyn Error>> {
+        let mut child = Command::new(shell::BUSYBOX)
+            .args(["sh", "-c", &format!("read line; {script}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let stdin = child.stdin.take().ok_or("no stdin")?;
+        let stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+        Ok(Self { child, stdin, stdout })
+    }
+
+    /// Lets a `read` of the script go on.
+    fn go(&mut self) -> Outcome {
+        Ok(self.stdin.write_all(b"\n")?)
+    }
+
+    fn line(&mut self) -> Result<String, Box<dyn Error>> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    fn end(&mut self) -> Outcome {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The devices of the matrix: a permitted one, another, one that is not permitted by default, a block device.
+const DEVICES: [(&str, Kind, u32, u32); 4] =
+    [("null", Kind::Char, 1, 3), ("zero", Kind::Char, 1, 5), ("kmsg", Kind::Char, 1, 11), ("loop", Kind::Block, 7, 0)];
+
+/// Directory with the nodes of [`DEVICES`] on a file system that lets them be opened.
+fn nodes() -> Result<tempfile::TempDir, Box<dyn Error>> {
+    let directory = tempfile::Builder::new().prefix("isobench-nodes-").tempdir_in("/dev")?;
+    for (name, kind, major, minor) in DEVICES {
+        let kind = if kind == Kind::Char { libc::S_IFCHR } else { libc::S_IFBLK };
+        nix::sys::stat::mknod(
+            &directory.path().join(name),
+            nix::sys::stat::SFlag::from_bits_truncate(kind),
+            nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR,
+            nix::sys::stat::makedev(major.into(), minor.into()),
+        )?;
+    }
+    Ok(directory)
+}
+
+/// Tries every access to every device, once for each line that it is sent, and tells in one word a device what was
+/// not refused by EPERM: `r`, `w`, `b` for both in one open, `m` for making the node; `-` for what was.
+fn prober(directory: &Path) -> String {
+    let probes: Vec<String> = DEVICES
+        .iter()
+        .map(|(name, kind, major, minor)| {
+            let letter = if *kind == Kind::Char { 'c' } else { 'b' };
+            format!(
+                "try r ': < {name}'; try w ': >> {name}'; try b ': <> {name}'; \
+                 try m 'mknod made {letter} {major} {minor}'; rm -f made; printf ' '"
+            )
+        })
+        .collect();
+    format!(
+        "cd {}; try() {{ case $(eval \"$2\" 2>&1) in *'not permitted'*) printf -- -;; *) printf $1;; esac; }}
+         while :; do {}; echo; read line || exit; done",
+        directory.display(),
+        probes.join("; ")
+    )
+}
+
+fn rule(allow: bool, kind: Kind, major: Option<u32>, minor: Option<u32>, letters: &str) -> Rule {
+    let has = |letter| letters.contains(letter);
+    Rule { allow, kind, major, minor, read: has('r'), write: has('w'), mknod: has('m') }
+}
+
+fn devices_by_every_rule() -> Outcome {
+    let directory = nodes()?;
+    let script = prober(directory.path());
+    let char = |allow, minor, letters| rule(allow, Kind::Char, Some(1), minor, letters);
+    let deny_all_blocks = rule(false, Kind::Block, None, None, "rwm");
+    // By default or not, the rules on top, and what is permitted of null, zero, kmsg and the loop device then.
+    let cases: [(bool, Vec<Rule>, &str); 9] = [
+        (true, vec![], "rwbm rwbm ---- ----"),
+        (false, vec![], "rwbm rwbm rwbm rwbm"),
+        (false, vec![char(false, Some(11), "w")], "rwbm rwbm r--m rwbm"),
+        (false, vec![char(false, Some(5), "r")], "rwbm -w-m rwbm rwbm"),
+        (false, vec![char(false, Some(3), "m")], "rwb- rwbm rwbm rwbm"),
+        (false, vec![deny_all_blocks], "rwbm rwbm rwbm ----"),
+        (false, vec![char(false, None, "rw"), deny_all_blocks], "---m ---m ---m ----"),
+        (false, vec![char(false, Some(11), "rwm"), char(true, Some(11), "r")], "rwbm rwbm r--- rwbm"),
+        (true, vec![char(false, Some(3), "w")], "r--m rwbm ---- ----"),
+    ];
+    for (default, rules, expected) in cases {
+        let mut held = Held::new(&script)?;
+        let group = make(default)?;
+        group.apply(&Limits { devices: rules.clone(), ..Limits::default() })?;
+        group.attach(held.child.id())?;
+        held.go()?;
+        assert_eq!(held.line()?, expected, "default {default}, {rules:?}");
+        held.end()?;
+    }
+    Ok(())
+}
+
+fn device_rules_change_while_running() -> Outcome {
+    let directory = nodes()?;
+    let mut held = Held::new(&prober(directory.path()))?;
+    let group = make(false)?;
+    group.attach(held.child.id())?;
+    let mut change = |rules: &[Rule], expected: &str| -> Outcome {
+        group.apply(&Limits { devices: rules.to_vec(), ..Limits::default() })?;
+        held.go()?;
+        assert_eq!(held.line()?, expected, "{rules:?}");
+        Ok(())
+    };
+    let kmsg = |allow, letters| rule(allow, Kind::Char, Some(1), Some(11), letters);
+    change(&[], "rwbm rwbm rwbm rwbm")?;
+    change(&[kmsg(false, "rwm")], "rwbm rwbm ---- rwbm")?;
+    change(&[kmsg(true, "r")], "rwbm rwbm r--- rwbm")?;
+    change(&[kmsg(true, "wm")], "rwbm rwbm rwbm rwbm")?;
+    // A hole in a wider rule: v2 has it, v1 would not and says so.
+    let wide = rule(false, Kind::Char, Some(1), None, "rwm");
+    let hole = rule(true, Kind::Char, Some(1), Some(3), "rwm");
+    match group.place(Controller::Devices).ok_or("no devices")?.hierarchy {
+        Hierarchy::V2 => change(&[wide, hole], "rwbm ---- ---- rwbm")?,
+        Hierarchy::V1 => {
+            let error = group.apply(&Limits { devices: vec![wide, hole], ..Limits::default() }).err().ok_or("taken")?;
+            assert_eq!(error.to_string(), "cgroup v1 cannot permit `c 1:3 rwm`: it would make a hole in a wider rule");
+            change(&[], "rwbm rwbm rwbm rwbm")?;
+        }
+    }
+    Ok(())
+}
+
+/// The name of an owner that has died: a process that was started, and ended.
+fn dead_owner() -> Result<String, Box<dyn Error>> {
+    let mut child = Command::new(shell::BUSYBOX).args(["sleep", "60"]).spawn()?;
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
+    let ticks = stat.rsplit_once(')').ok_or("no name")?.1.split_whitespace().nth(19).ok_or("no start")?.parse()?;
+    let owner = Owner { pid: child.id(), start_ticks: ticks };
+    assert!(owner.is_alive());
+    child.kill()?;
+    child.wait()?;
+    assert!(!owner.is_alive());
+    Ok(owner.to_string())
+}
+
+fn orphans_are_collected() -> Outcome {
+    let layout = Layout::detect()?;
+    let alive = make(true)?;
+    let name = format!("{}-7", dead_owner()?);
+    let mut held = Held::new("read line")?;
+    let mut directories: Vec<PathBuf> = Controller::ALL
+        .iter()
+        .filter_map(|controller| alive.directory(*controller)?.parent().map(|parent| parent.join(&name)))
+        .collect();
+    directories.dedup();
+    for directory in &directories {
+        fs::create_dir(directory)?;
+        fs::write(directory.join("cgroup.procs"), held.child.id().to_string())?;
+    }
+    let collected = collect_orphans(&layout)?;
+    assert!(collected.groups as usize >= directories.len() && collected.processes >= 1, "{collected:?}");
+    let status = held.child.wait()?;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
+    assert!(directories.iter().all(|directory| !directory.exists()), "{directories:?}");
+    let kept = Controller::ALL.iter().filter_map(|controller| alive.directory(*controller));
+    assert!(kept.into_iter().all(Path::exists), "a group that is in use was collected");
+    Ok(())
+}
+
+fn every_process_is_killed() -> Outcome {
+    let mut held = Held::new("for i in 1 2 3; do sleep 60 > /dev/null & done; echo ready; wait")?;
+    let group = make(true)?;
+    group.attach(held.child.id())?;
+    held.go()?;
+    assert_eq!(held.line()?, "ready");
+    assert_eq!(group.processes()?.len(), 4);
+    group.kill()?;
+    held.child.wait()?;
+    while !group.processes()?.is_empty() {
+        std::thread::yield_now();
+    }
+    group.remove()?;
+    Ok(())
+}
+
+fn nothing_stays_after_many_groups() -> Outcome {
+    let mut names = Vec::new();
+    let mut parents = Vec::new();
+    for _ in 0..20 {
+        let group = make(true)?;
+        names.push(group.name().to_owned());
+        let directories = Controller::ALL.iter().filter_map(|controller| group.directory(*controller));
+        parents.extend(directories.filter_map(|path| path.parent().map(Path::to_owned)));
+        group.remove()?;
+    }
+    for parent in parents {
+        assert!(names.iter().all(|name| !parent.join(name).exists()), "{}", parent.display());
+    }
+    Ok(())
+}
+
+fn v1_lacks_what_v2_has() -> Outcome {
+    let group = make(true)?;
+    let error = group.apply(&Limits { memory_min: Some(1), ..Limits::default() }).err().ok_or("taken")?;
+    assert_eq!(error.to_string(), "the limit memory.min needs cgroup v2; the memory controller is mounted as v1 here");
+    assert!(group.apply(&Limits { memory_oom_group: Some(true), ..Limits::default() }).is_err());
+    Ok(())
+}
+
+fn v2_has_more_limits() -> Outcome {
+    let group = make(true)?;
+    group.apply(&Limits {
+        memory_min: Some(1 << 20),
+        memory_low: Some(2 << 20),
+        memory_oom_group: Some(true),
+        blkio_weight: Some(250),
+        ..Limits::default()
+    })?;
+    for (name, value) in [("memory.min", "1048576"), ("memory.low", "2097152"), ("memory.oom.group", "1")] {
+        assert_eq!(file(&group, Controller::Memory, name)?, value, "{name}");
+    }
+    assert_eq!(file(&group, Controller::Blkio, "io.bfq.weight")?, "default 250");
+    // Swap alone is limited, so without a memory limit the sum means nothing.
+    let both = Limits { memory_and_swap: Some(Limit::Value(1 << 20)), ..Limits::default() };
+    assert!(group.apply(&both).is_err_and(|error| error.to_string().ends_with("so memory needs a limit too")));
+    // The whole group goes when one of it is killed.
+    let limit = Some(Limit::Value(16 << 20));
+    group.apply(&Limits { memory: limit, memory_and_swap: limit, ..Limits::default() })?;
+    let mut held = Held::new("sleep 60 > /dev/null & echo ready; tail /dev/zero; echo survived")?;
+    group.attach(held.child.id())?;
+    held.go()?;
+    assert_eq!((held.line()?.as_str(), held.line()?.as_str()), ("ready", ""));
+    while !group.processes()?.is_empty() {
+        std::thread::yield_now();
+    }
+    let usage = group.usage()?;
+    let memory = usage.memory.ok_or("no usage")?;
+    assert!(memory.ooms.is_some_and(|ooms| ooms >= 1) && memory.oom_kills >= 3, "{memory:?}");
+    assert!(usage.pressure.and_then(|pressure| pressure.memory).is_some(), "{usage:?}");
+    held.end()
+}
+
+fn v2_container_is_born_in_its_group() -> Outcome {
+    let mut wanted = spec("cat /proc/self/cgroup; read line < /dev/shm/never")?;
+    wanted.limits = Some(usual().0);
+    let mut running = start(&wanted, &Network::None)?;
+    assert_eq!(running.line()?, "0::/");
+    let group = running.container.group().ok_or("no group")?;
+    check(group, &usual().1)?;
+    let outside = fs::read_to_string(format!("/proc/{}/cgroup", running.container.pid()))?;
+    assert!(outside.trim().ends_with(&format!("/{PARENT}/{}", group.name())), "{outside}");
+    let timeline = running.container.timeline();
+    let phases: Vec<&str> = timeline.critical.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(&phases[..3], ["prepare", "cgroup", "clone"], "{phases:?}");
+    assert!(!phases.contains(&"wait_cgroup"), "{phases:?}");
+    assert!(timeline.critical.windows(2).all(|pair| pair[0].2 == pair[1].1), "the phases have gaps: {timeline:?}");
+    running.container.remove()?;
+    Ok(())
+}
+
+/// Why a container makes its cgroup namespace after its clone, and not by it.
+fn v2_cgroup_namespace_of_a_clone_is_its_makers() -> Outcome {
+    use isobench::sys::plan::{Op, Plan};
+    use std::os::fd::{AsFd, AsRawFd};
+    let group = make(true)?;
+    let (mut reader, writer) = std::io::pipe()?;
+    let mut plan = Plan::default();
+    plan.push("streams", Op::Descriptor { from: writer.as_raw_fd(), to: 1 });
+    plan.push(
+        "exec",
+        Op::Exec {
+            paths: vec![std::ffi::CString::new(shell::BUSYBOX)?],
+            arguments: vec![c"cat".to_owned(), c"/proc/self/cgroup".to_owned()],
+            environment: Vec::new(),
+        },
+    );
+    let place = group.open_unified()?.ok_or("no v2 group")?;
+    let mut child = isobench::sys::launch::launch(&plan, libc::CLONE_NEWCGROUP as u64, Some(place.as_fd()))?;
+    drop(writer);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut text)?;
+    assert_eq!(child.wait()?.status, ExitStatus::Code(0));
+    // Were it rooted in the child's own group, this would be `0::/`; when that comes, the plan can drop its unshare.
+    assert!(text.trim().ends_with(group.name()), "{text}");
+    Ok(())
+}
+
+/// A group that plays the root of a delegated hierarchy.
+struct Home {
+    path: PathBuf,
+    layout: Layout,
+}
+
+impl Home {
+    fn new(name: &str) -> Result<Self, Box<dyn Error>> {
+        // Making a group passes the controllers down from the real root.
+        drop(make(true)?);
+        let (mount_point, names) = Layout::detect()?.v2.ok_or("no v2")?;
+        let path = mount_point.join(format!("isobench-test-{name}-{}", std::process::id()));
+        fs::create_dir(&path)?;
+        Ok(Self { layout: Layout { v2: Some((path.clone(), names)), ..Layout::default() }, path })
+    }
+
+    fn read(&self, file: &str) -> Result<String, Box<dyn Error>> {
+        Ok(fs::read_to_string(self.path.join(file))?.trim().to_owned())
+    }
+
+    fn leaves(&self) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+        let directories = fs::read_dir(&self.path)?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        Ok(directories.collect())
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let root = self.path.parent().unwrap_or(&self.path);
+        for pid in self.read("cgroup.procs").unwrap_or_default().lines() {
+            let _ = fs::write(root.join("cgroup.procs"), pid);
+        }
+        let _ = fs::remove_dir(self.path.join(PARENT));
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+fn v2_harness_steps_aside_and_comes_home() -> Outcome {
+    use isobench::cgroup::delegate;
+    let home = Home::new("home")?;
+    let own = std::process::id().to_string();
+    let child = Held::new("read line")?;
+    for pid in [own.clone(), child.child.id().to_string()] {
+        fs::write(home.path.join("cgroup.procs"), pid)?;
+    }
+    let guard = delegate::Homecoming::new();
+    let group = Group::create(&home.layout, true)?;
+    assert!(delegate::is_aside());
+    assert_eq!(home.read("cgroup.procs")?, "");
+    assert!(fs::read_to_string("/proc/self/cgroup")?.contains(delegate::LEAF));
+    group.apply(&usual().0)?;
+    check(&group, &usual().1)?;
+    assert!(delegate::put_back().is_err(), "it went home under a group in use");
+    group.remove()?;
+    drop(guard);
+    assert!(!delegate::is_aside());
+    let mut back: Vec<String> = home.read("cgroup.procs")?.lines().map(str::to_owned).collect();
+    back.sort_unstable();
+    let mut expected = vec![own, child.child.id().to_string()];
+    expected.sort_unstable();
+    assert_eq!(back, expected);
+    assert_eq!(home.read("cgroup.subtree_control")?, "");
+    assert_eq!(home.leaves()?, [PathBuf::new(); 0]);
+    Ok(())
+}
+
+/// Starts a process that descends from this one no longer.
+fn stranger() -> Result<u32, Box<dyn Error>> {
+    let script = "sleep 60 > /dev/null & echo $!";
+    let output = Command::new(shell::BUSYBOX).args(["sh", "-c", script]).output()?;
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}
+
+fn v2_strangers_are_not_moved() -> Outcome {
+    let home = Home::new("strangers")?;
+    let stranger = stranger()?;
+    fs::write(home.path.join("cgroup.procs"), stranger.to_string())?;
+    let error = Group::create(&home.layout, true).err().ok_or("it was moved")?.to_string();
+    assert!(error.contains(&format!("{stranger} ")) && error.contains("not isobench's"), "{error}");
+    assert_eq!(home.read("cgroup.procs")?, stranger.to_string());
+    assert_eq!(home.leaves()?, [PathBuf::new(); 0]);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(stranger as i32), nix::sys::signal::Signal::SIGKILL)?;
+    while !home.read("cgroup.procs")?.is_empty() {
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+fn v2_those_left_aside_are_brought_home() -> Outcome {
+    use isobench::cgroup::delegate::LEAF;
+    let home = Home::new("left")?;
+    let leaf = home.path.join(format!("{LEAF}{}", dead_owner()?));
+    fs::create_dir(&leaf)?;
+    let child = Held::new("read line")?;
+    fs::write(leaf.join("cgroup.procs"), child.child.id().to_string())?;
+    fs::write(home.path.join("cgroup.subtree_control"), "+memory +pids")?;
+    fs::create_dir(home.path.join(PARENT))?;
+    collect_orphans(&home.layout)?;
+    assert_eq!(home.read("cgroup.procs")?, child.child.id().to_string());
+    assert_eq!(home.read("cgroup.subtree_control")?, "");
+    assert_eq!(home.leaves()?, [PathBuf::new(); 0]);
+    Ok(())
+}
