@@ -69,8 +69,8 @@ pub struct Wiring {
     pub born_in_group: bool,
 }
 
-/// The CLONE_NEW* flags for a spec. A cgroup namespace is not among them: its root is the group that its maker is in,
-/// so the child makes it for itself once it is in its own group.
+/// The CLONE_NEW* flags for a spec. The root of a cgroup namespace is the group that the process is in when it is made:
+/// it is among the flags for a child that is born in its own group; any other makes it for itself once it is there.
 #[must_use]
 pub fn clone_flags(spec: &ContainerSpec, wiring: &Wiring) -> u64 {
     const CLONE_NEWTIME: i32 = 0x80;
@@ -84,6 +84,9 @@ pub fn clone_flags(spec: &ContainerSpec, wiring: &Wiring) -> u64 {
     }
     if spec.time_namespace {
         flags |= CLONE_NEWTIME;
+    }
+    if wiring.born_in_group {
+        flags |= libc::CLONE_NEWCGROUP;
     }
     flags as u32 as u64
 }
@@ -315,10 +318,12 @@ fn identity(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<()
 
 /// What the parent makes meanwhile.
 fn outside(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
-    if spec.limits.is_some() && !wiring.born_in_group {
-        plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
+    if !wiring.born_in_group {
+        if spec.limits.is_some() {
+            plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
+        }
+        plan.push("identity", Op::Unshare(libc::CLONE_NEWCGROUP));
     }
-    plan.push("identity", Op::Unshare(libc::CLONE_NEWCGROUP));
     if wiring.await_network {
         plan.push("wait_network", Op::Await(Gate::Network));
     }
@@ -554,6 +559,19 @@ mod tests {
         "#]]);
         assert_eq!(clone_flags(&spec, &wiring) & libc::CLONE_NEWNET as u64, 0);
         assert_ne!(clone_flags(&spec, &wiring) & libc::CLONE_NEWUSER as u64, 0);
+    }
+
+    #[test]
+    fn a_child_that_is_born_in_its_group_waits_for_none() {
+        let steps = |wiring: &Wiring| -> Vec<String> {
+            compile(&spec(), wiring).unwrap().steps.iter().map(|step| step.op.to_string()).collect()
+        };
+        let born = Wiring { born_in_group: true, ..WIRING };
+        let (mut attached, born_steps) = (steps(&WIRING), steps(&born));
+        attached.retain(|step| step != "wait for Cgroup" && step != "make a cgroup namespace");
+        assert_eq!(attached, born_steps);
+        let namespace = |wiring| clone_flags(&spec(), wiring) & libc::CLONE_NEWCGROUP as u64;
+        assert_eq!((namespace(&WIRING), namespace(&born)), (0, libc::CLONE_NEWCGROUP as u64));
     }
 
     #[test]
