@@ -245,8 +245,18 @@ fn create_v1(
 
 /// The same on v2.
 fn create_v2(mount_point: &Path, layout: &Layout, name: &str) -> Result<PathBuf, CgroupError> {
-    let parent = mount_point.join(PARENT);
-    create_under(parent.join(name), || delegate::prepare(mount_point, &parent, &layout.v2_names()))
+    let controllers = layout.v2_names();
+    let prepare = || delegate::prepare(mount_point, &controllers);
+    let directory = create_under(mount_point.join(PARENT).join(name), prepare)?;
+    let complete = delegate::is_complete(&directory, &controllers);
+    match complete.and_then(|complete| if complete { Ok(()) } else { prepare() }) {
+        Ok(()) => Ok(directory),
+        Err(error) => {
+            // The first error is the one to tell.
+            let _ = remove_directory(&directory);
+            Err(error)
+        }
+    }
 }
 
 fn create_under(

@@ -122,12 +122,11 @@ unsafe fn bpf<T>(command: u32, attribute: &mut T) -> io::Result<i64> {
 /// # Errors
 /// EPERM without CAP_BPF or CAP_SYS_ADMIN; what the verifier refuses, with its log.
 pub fn load_device_program(instructions: &[Instruction]) -> Result<OwnedFd, LoadError> {
-    let mut log = Vec::new();
-    match load(instructions, &mut log) {
+    match load(instructions, &mut []) {
         Ok(program) => Ok(program),
         // The log costs the kernel time, so it is asked for only when there is something to tell.
         Err(first) => {
-            log.resize(65_536, 0);
+            let mut log = vec![0; 65_536];
             match load(instructions, &mut log) {
                 Ok(program) => Ok(program),
                 Err(_) => {
@@ -212,4 +211,14 @@ pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     // SAFETY: `info` outlives the call and is as long as the attribute says.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attribute) }?;
     Ok(info.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_have_the_kernels_size() {
+        assert_eq!(size_of::<Instruction>(), 8);
+    }
 }

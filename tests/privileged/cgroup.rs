@@ -1,6 +1,10 @@
 //! Control groups against the real kernel: the same tests on v1, hybrid and v2, judged by the kernel's own files and
 //! by busybox inside. What only one version has is skipped on the other, visibly.
 
+mod delegation;
+mod devices;
+mod faults;
+
 use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -9,7 +13,6 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use isobench::cgroup::blkio::{Throttle, ThrottleKind};
-use isobench::cgroup::devices::{Kind, Rule};
 use isobench::cgroup::group::{PARENT, collect_orphans};
 use isobench::cgroup::owner::Owner;
 use isobench::cgroup::{CgroupError, Controller, Group, Hierarchy, Layout, Limits, cpu, cpuset, freezer, pids};
@@ -33,29 +36,50 @@ pub fn cases() -> Vec<Case> {
         ("cgroup::a_frozen_group_stands_still", a_frozen_group_stands_still),
         ("cgroup::the_cpuset_is_what_tasks_see", the_cpuset_is_what_tasks_see),
         ("cgroup::a_quota_throttles_and_is_counted", a_quota_throttles_and_is_counted),
-        ("cgroup::devices_by_every_rule", devices_by_every_rule),
-        ("cgroup::device_rules_change_while_running", device_rules_change_while_running),
+        ("cgroup::devices_by_every_rule", devices::devices_by_every_rule),
+        ("cgroup::device_rules_change_while_running", devices::device_rules_change_while_running),
         ("cgroup::orphans_are_collected", orphans_are_collected),
         ("cgroup::every_process_is_killed", every_process_is_killed),
         ("cgroup::nothing_stays_after_many_groups", nothing_stays_after_many_groups),
     ];
     let unified = Layout::detect().is_ok_and(|layout| layout.is_unified());
-    let on_v2: [(&'static str, crate::harness::Body); 6] = [
+    let on_v2: [(&'static str, crate::harness::Body); 11] = [
         ("cgroup::v2_has_more_limits", v2_has_more_limits),
         ("cgroup::v2_container_is_born_in_its_group", v2_container_is_born_in_its_group),
         ("cgroup::v2_cgroup_namespace_of_a_clone_is_the_childs", v2_cgroup_namespace_of_a_clone_is_the_childs),
-        ("cgroup::v2_harness_steps_aside_and_comes_home", v2_harness_steps_aside_and_comes_home),
-        ("cgroup::v2_strangers_are_not_moved", v2_strangers_are_not_moved),
-        ("cgroup::v2_those_left_aside_are_brought_home", v2_those_left_aside_are_brought_home),
+        ("cgroup::v2_harness_steps_aside_and_comes_home", delegation::v2_harness_steps_aside_and_comes_home),
+        ("cgroup::v2_strangers_are_not_moved", delegation::v2_strangers_are_not_moved),
+        ("cgroup::v2_those_left_aside_are_brought_home", delegation::v2_those_left_aside_are_brought_home),
+        ("cgroup::v2_what_was_passed_down_is_taken_back", delegation::v2_what_was_passed_down_is_taken_back),
+        ("cgroup::v2_a_parent_half_made_is_completed", delegation::v2_a_parent_half_made_is_completed),
+        ("cgroups_rs::v2_shares_are_written_unconverted", faults::v2_shares_are_written_unconverted),
+        ("cgroups_rs::v2_soft_limit_becomes_a_protection", faults::v2_soft_limit_becomes_a_protection),
+        ("cgroups_rs::v2_freezer_state_is_only_the_wish", faults::v2_freezer_state_is_only_the_wish),
     ];
-    let on_v1: [(&'static str, crate::harness::Body); 1] = [("cgroup::v1_lacks_what_v2_has", v1_lacks_what_v2_has)];
+    let on_v1: [(&'static str, crate::harness::Body); 2] = [
+        ("cgroup::v1_lacks_what_v2_has", v1_lacks_what_v2_has),
+        ("cgroups_rs::v1_delete_sleeps_long", faults::v1_delete_sleeps_long),
+    ];
     let all = everywhere.map(|(name, body)| Case::new(name, body));
     let v2 = on_v2.map(|(name, body)| Case::new(name, body).needs(unified, "needs cgroup v2 for every controller"));
     let v1 = on_v1.map(|(name, body)| {
         Case::new(name, body)
             .needs(hierarchy(Controller::Memory) == Some(Hierarchy::V1), "needs the v1 memory controller")
     });
-    let cases = all.into_iter().chain(v2).chain(v1);
+    let v2_at = Layout::detect().ok().and_then(|layout| layout.v2).map(|(mount_point, _)| mount_point);
+    let usual_place = v2_at.as_deref() == Some(Path::new("/sys/fs/cgroup"));
+    let elsewhere = [
+        Case::new("cgroups_rs::v2_io_and_freezer_cannot_be_selected", faults::v2_io_and_freezer_cannot_be_selected)
+            .needs(usual_place, "needs cgroup v2 at /sys/fs/cgroup"),
+        Case::new(
+            "cgroups_rs::v2_is_believed_to_be_at_the_usual_place",
+            faults::v2_is_believed_to_be_at_the_usual_place,
+        )
+        .needs(!usual_place, "needs cgroup v2 elsewhere than at /sys/fs/cgroup"),
+        Case::new("cgroups_rs::v1_weight_goes_to_a_file_that_is_gone", faults::v1_weight_goes_to_a_file_that_is_gone)
+            .needs(hierarchy(Controller::Blkio) == Some(Hierarchy::V1), "needs the v1 blkio controller"),
+    ];
+    let cases = all.into_iter().chain(v2).chain(v1).chain(elsewhere);
     cases.map(|case| case.needs(shell::present(), shell::NEEDED)).collect()
 }
 
@@ -392,110 +416,6 @@ impl Drop for Held {
     }
 }
 
-/// The devices of the matrix: a permitted one, another, one that is not permitted by default, a block device.
-const DEVICES: [(&str, Kind, u32, u32); 4] =
-    [("null", Kind::Char, 1, 3), ("zero", Kind::Char, 1, 5), ("kmsg", Kind::Char, 1, 11), ("loop", Kind::Block, 7, 0)];
-
-/// Directory with the nodes of [`DEVICES`] on a file system that lets them be opened.
-fn nodes() -> Result<tempfile::TempDir, Box<dyn Error>> {
-    let directory = tempfile::Builder::new().prefix("isobench-nodes-").tempdir_in("/dev")?;
-    for (name, kind, major, minor) in DEVICES {
-        let kind = if kind == Kind::Char { libc::S_IFCHR } else { libc::S_IFBLK };
-        nix::sys::stat::mknod(
-            &directory.path().join(name),
-            nix::sys::stat::SFlag::from_bits_truncate(kind),
-            nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR,
-            nix::sys::stat::makedev(major.into(), minor.into()),
-        )?;
-    }
-    Ok(directory)
-}
-
-/// Tries every access to every device, once for each line that it is sent, and tells in one word a device what was
-/// not refused by EPERM: `r`, `w`, `b` for both in one open, `m` for making the node; `-` for what was.
-fn prober(directory: &Path) -> String {
-    let probes: Vec<String> = DEVICES
-        .iter()
-        .map(|(name, kind, major, minor)| {
-            let letter = if *kind == Kind::Char { 'c' } else { 'b' };
-            format!(
-                "try r ': < {name}'; try w ': >> {name}'; try b ': <> {name}'; \
-                 try m 'mknod made {letter} {major} {minor}'; rm -f made; printf ' '"
-            )
-        })
-        .collect();
-    format!(
-        "cd {}; try() {{ case $(eval \"$2\" 2>&1) in *'not permitted'*) printf -- -;; *) printf $1;; esac; }}
-         while :; do {}; echo; read line || exit; done",
-        directory.display(),
-        probes.join("; ")
-    )
-}
-
-fn rule(allow: bool, kind: Kind, major: Option<u32>, minor: Option<u32>, letters: &str) -> Rule {
-    let has = |letter| letters.contains(letter);
-    Rule { allow, kind, major, minor, read: has('r'), write: has('w'), mknod: has('m') }
-}
-
-fn devices_by_every_rule() -> Outcome {
-    let directory = nodes()?;
-    let script = prober(directory.path());
-    let char = |allow, minor, letters| rule(allow, Kind::Char, Some(1), minor, letters);
-    let deny_all_blocks = rule(false, Kind::Block, None, None, "rwm");
-    // By default or not, the rules on top, and what is permitted of null, zero, kmsg and the loop device then.
-    let cases: [(bool, Vec<Rule>, &str); 9] = [
-        (true, vec![], "rwbm rwbm ---- ----"),
-        (false, vec![], "rwbm rwbm rwbm rwbm"),
-        (false, vec![char(false, Some(11), "w")], "rwbm rwbm r--m rwbm"),
-        (false, vec![char(false, Some(5), "r")], "rwbm -w-m rwbm rwbm"),
-        (false, vec![char(false, Some(3), "m")], "rwb- rwbm rwbm rwbm"),
-        (false, vec![deny_all_blocks], "rwbm rwbm rwbm ----"),
-        (false, vec![char(false, None, "rw"), deny_all_blocks], "---m ---m ---m ----"),
-        (false, vec![char(false, Some(11), "rwm"), char(true, Some(11), "r")], "rwbm rwbm r--- rwbm"),
-        (true, vec![char(false, Some(3), "w")], "r--m rwbm ---- ----"),
-    ];
-    for (default, rules, expected) in cases {
-        let mut held = Held::new(&script)?;
-        let group = make(default)?;
-        group.apply(&Limits { devices: rules.clone(), ..Limits::default() })?;
-        group.attach(held.child.id())?;
-        held.go()?;
-        assert_eq!(held.line()?, expected, "default {default}, {rules:?}");
-        held.end()?;
-    }
-    Ok(())
-}
-
-fn device_rules_change_while_running() -> Outcome {
-    let directory = nodes()?;
-    let mut held = Held::new(&prober(directory.path()))?;
-    let group = make(false)?;
-    group.attach(held.child.id())?;
-    let mut change = |rules: &[Rule], expected: &str| -> Outcome {
-        group.apply(&Limits { devices: rules.to_vec(), ..Limits::default() })?;
-        held.go()?;
-        assert_eq!(held.line()?, expected, "{rules:?}");
-        Ok(())
-    };
-    let kmsg = |allow, letters| rule(allow, Kind::Char, Some(1), Some(11), letters);
-    change(&[], "rwbm rwbm rwbm rwbm")?;
-    change(&[kmsg(false, "rwm")], "rwbm rwbm ---- rwbm")?;
-    change(&[kmsg(true, "r")], "rwbm rwbm r--- rwbm")?;
-    change(&[kmsg(true, "wm")], "rwbm rwbm rwbm rwbm")?;
-    // A hole in a wider rule: v2 has it, v1 would not and says so.
-    let wide = rule(false, Kind::Char, Some(1), None, "rwm");
-    let hole = rule(true, Kind::Char, Some(1), Some(3), "rwm");
-    match group.place(Controller::Devices).ok_or("no devices")?.hierarchy {
-        Hierarchy::V2 => change(&[wide, hole], "rwbm ---- ---- rwbm")?,
-        Hierarchy::V1 => {
-            let error = group.apply(&Limits { devices: vec![wide, hole], ..Limits::default() }).err().ok_or("taken")?;
-            assert_eq!(error.to_string(), "cgroup v1 cannot permit `c 1:3 rwm`: it would make a hole in a wider rule");
-            change(&[], "rwbm rwbm rwbm rwbm")?;
-        }
-    }
-    held.end()
-}
-
 /// The name of an owner that has died: a process that was started, and ended.
 fn dead_owner() -> Result<String, Box<dyn Error>> {
     let mut child = Command::new(shell::BUSYBOX).args(["sleep", "60"]).spawn()?;
@@ -647,109 +567,5 @@ fn v2_cgroup_namespace_of_a_clone_is_the_childs() -> Outcome {
     std::io::Read::read_to_string(&mut reader, &mut text)?;
     assert_eq!(child.wait()?.status, ExitStatus::Code(0));
     assert_eq!(text.trim(), "0::/", "the namespace is rooted elsewhere");
-    Ok(())
-}
-
-/// A group that plays the root of a delegated hierarchy.
-struct Home {
-    path: PathBuf,
-    layout: Layout,
-}
-
-impl Home {
-    fn new(name: &str) -> Result<Self, Box<dyn Error>> {
-        // Making a group passes the controllers down from the real root.
-        drop(make(true)?);
-        let (mount_point, names) = Layout::detect()?.v2.ok_or("no v2")?;
-        let path = mount_point.join(format!("isobench-test-{name}-{}", std::process::id()));
-        fs::create_dir(&path)?;
-        Ok(Self { layout: Layout { v2: Some((path.clone(), names)), ..Layout::default() }, path })
-    }
-
-    fn read(&self, file: &str) -> Result<String, Box<dyn Error>> {
-        Ok(fs::read_to_string(self.path.join(file))?.trim().to_owned())
-    }
-
-    fn leaves(&self) -> Result<Vec<PathBuf>, Box<dyn Error>> {
-        let directories = fs::read_dir(&self.path)?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-        Ok(directories.collect())
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let root = self.path.parent().unwrap_or(&self.path);
-        for pid in self.read("cgroup.procs").unwrap_or_default().lines() {
-            let _ = fs::write(root.join("cgroup.procs"), pid);
-        }
-        let _ = fs::remove_dir(self.path.join(PARENT));
-        let _ = fs::remove_dir(&self.path);
-    }
-}
-
-fn v2_harness_steps_aside_and_comes_home() -> Outcome {
-    use isobench::cgroup::delegate;
-    let home = Home::new("home")?;
-    let own = std::process::id().to_string();
-    let child = Held::new("read line")?;
-    for pid in [own.clone(), child.child.id().to_string()] {
-        fs::write(home.path.join("cgroup.procs"), pid)?;
-    }
-    let guard = delegate::Homecoming::new();
-    let group = Group::create(&home.layout, true)?;
-    assert!(delegate::is_aside());
-    assert_eq!(home.read("cgroup.procs")?, "");
-    assert!(fs::read_to_string("/proc/self/cgroup")?.contains(delegate::LEAF));
-    group.apply(&usual().0)?;
-    check(&group, &usual().1)?;
-    assert!(delegate::put_back().is_err(), "it went home under a group in use");
-    group.remove()?;
-    drop(guard);
-    assert!(!delegate::is_aside());
-    let mut back: Vec<String> = home.read("cgroup.procs")?.lines().map(str::to_owned).collect();
-    back.sort_unstable();
-    let mut expected = vec![own, child.child.id().to_string()];
-    expected.sort_unstable();
-    assert_eq!(back, expected);
-    assert_eq!(home.read("cgroup.subtree_control")?, "");
-    assert_eq!(home.leaves()?, [PathBuf::new(); 0]);
-    Ok(())
-}
-
-/// Starts a process that descends from this one no longer.
-fn stranger() -> Result<u32, Box<dyn Error>> {
-    let script = "sleep 60 > /dev/null 2>&1 & echo $!";
-    let output = Command::new(shell::BUSYBOX).args(["sh", "-c", script]).output()?;
-    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
-}
-
-fn v2_strangers_are_not_moved() -> Outcome {
-    let home = Home::new("strangers")?;
-    let stranger = stranger()?;
-    fs::write(home.path.join("cgroup.procs"), stranger.to_string())?;
-    let error = Group::create(&home.layout, true).err().ok_or("it was moved")?.to_string();
-    assert!(error.contains(&format!("{stranger} ")) && error.contains("not isobench's"), "{error}");
-    assert_eq!(home.read("cgroup.procs")?, stranger.to_string());
-    assert_eq!(home.leaves()?, [PathBuf::new(); 0]);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(stranger as i32), nix::sys::signal::Signal::SIGKILL)?;
-    while !home.read("cgroup.procs")?.is_empty() {
-        std::thread::yield_now();
-    }
-    Ok(())
-}
-
-fn v2_those_left_aside_are_brought_home() -> Outcome {
-    use isobench::cgroup::delegate::LEAF;
-    let home = Home::new("left")?;
-    let leaf = home.path.join(format!("{LEAF}{}", dead_owner()?));
-    fs::create_dir(&leaf)?;
-    let child = Held::new("read line")?;
-    fs::write(leaf.join("cgroup.procs"), child.child.id().to_string())?;
-    fs::write(home.path.join("cgroup.subtree_control"), "+memory +pids")?;
-    fs::create_dir(home.path.join(PARENT))?;
-    collect_orphans(&home.layout)?;
-    assert_eq!(home.read("cgroup.procs")?, child.child.id().to_string());
-    assert_eq!(home.read("cgroup.subtree_control")?, "");
-    assert_eq!(home.leaves()?, [PathBuf::new(); 0]);
     Ok(())
 }
