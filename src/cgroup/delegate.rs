@@ -128,8 +128,10 @@ pub(super) fn clear_away(mount_point: &Path) -> Result<bool, CgroupError> {
             notes.iter().try_for_each(|note| create_if_missing(note))?;
             return Ok(false);
         }
-        Err(error) => return Err(CgroupError::file("remove the group", parent)(error)),
-        Ok(()) => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(CgroupError::file("remove the group", parent)(error));
+        }
+        _ => {}
     }
     for note in &notes {
         let name = note.file_name().unwrap_or_default().to_string_lossy();

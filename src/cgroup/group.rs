@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct Group {
     places: BTreeMap<Controller, Place>,
     /// Changed by whoever holds the group, while its processes run.
     devices: Mutex<Option<InForce>>,
+    /// Whether it was frozen and not thawed since: what is frozen on v1 does not die.
+    frozen: AtomicBool,
 }
 
 impl Group {
@@ -49,7 +51,8 @@ impl Group {
         static SEQUENCE: AtomicU64 = AtomicU64::new(0);
         let name = format!("{}-{}", Owner::current(), SEQUENCE.fetch_add(1, Ordering::Relaxed));
         // On an early return the group's own drop removes what was made.
-        let mut group = Self { name, places: BTreeMap::new(), devices: Mutex::new(None) };
+        let mut group =
+            Self { name, places: BTreeMap::new(), devices: Mutex::new(None), frozen: AtomicBool::new(false) };
         for (controller, mount_point) in &layout.v1 {
             let path = create_v1(mount_point, *controller, default_devices, &group.name)?;
             group.places.insert(*controller, Place { hierarchy: Hierarchy::V1, path });
@@ -139,6 +142,7 @@ impl Group {
     /// # Errors
     /// When there is no freezer, or a task does not come to a stop within ten seconds.
     pub fn freeze(&self) -> Result<(), CgroupError> {
+        self.frozen.store(true, Ordering::Relaxed);
         freezer::freeze(self.required(Controller::Freezer, "freezer")?)
     }
 
@@ -147,11 +151,22 @@ impl Group {
     /// # Errors
     /// When there is no freezer.
     pub fn thaw(&self) -> Result<(), CgroupError> {
-        freezer::thaw(self.required(Controller::Freezer, "freezer")?)
+        freezer::thaw(self.required(Controller::Freezer, "freezer")?)?;
+        self.frozen.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Ends every process in it, also those that were forked meanwhile where the kernel can do that (v2, since 5.14).
-    /// Returns how many it found.
+    /// Lets every task go on if [`Group::freeze`] was the last word; else it costs nothing. For whoever has sent a
+    /// SIGKILL and is going to wait.
+    ///
+    /// # Errors
+    /// As for [`Group::thaw`].
+    pub fn thaw_if_frozen(&self) -> Result<(), CgroupError> {
+        if self.frozen.load(Ordering::Relaxed) { self.thaw() } else { Ok(()) }
+    }
+
+    /// Ends every process in it, frozen or not; also those that are forked meanwhile where the kernel can do that (v2,
+    /// since 5.14). Returns how many it found.
     ///
     /// # Errors
     /// When a process cannot be signalled.
@@ -160,6 +175,7 @@ impl Group {
         for directory in self.distinct() {
             killed += kill_all(directory)?;
         }
+        self.thaw_if_frozen()?;
         Ok(killed)
     }
 
@@ -321,22 +337,21 @@ pub fn collect_orphans(layout: &Layout) -> Result<Collected, CgroupError> {
     let mut collected = Collected::default();
     let mut outcome = Ok(());
     let mut mount_points: Vec<&PathBuf> = layout.v1.values().collect();
-    mount_points.extend(layout.v2.as_ref().map(|(mount_point, _)| mount_point));
-    mount_points.sort_unstable();
+    // The freezer's hierarchy first: a frozen orphan leaves no group before it is thawed.
+    let freezer = layout.v1.get(&Controller::Freezer);
+    mount_points.sort_unstable_by_key(|mount_point| (Some(*mount_point) != freezer, *mount_point));
     mount_points.dedup();
     for mount_point in mount_points {
         let parent = mount_point.join(PARENT);
-        for directory in [parent.join(DEFAULT_DEVICES), parent.clone()] {
-            let swept = sweep(&directory, &mut collected);
+        for directory in [parent.join(DEFAULT_DEVICES), parent] {
+            outcome = outcome.and(sweep(&directory, &mut collected));
             // The parent goes when it is empty; a live sibling under it makes this fail, and then it stays.
             let _ = std::fs::remove_dir(&directory);
-            if outcome.is_ok() {
-                outcome = swept;
-            }
         }
     }
     if let Some((mount_point, _)) = &layout.v2 {
-        outcome = outcome.and(delegate::collect(mount_point));
+        let swept = sweep(&mount_point.join(PARENT), &mut collected);
+        outcome = outcome.and(swept).and(delegate::collect(mount_point));
     }
     outcome.map(|()| collected)
 }
@@ -391,6 +406,9 @@ fn kill_all(directory: &Path) -> Result<u32, CgroupError> {
                 .map_err(CgroupError::file("end the processes in", directory))?;
             killed += 1;
         }
+    }
+    if killed > 0 && directory.join(freezer::STATE).exists() {
+        write(directory, freezer::STATE, "THAWED")?;
     }
     Ok(killed)
 }

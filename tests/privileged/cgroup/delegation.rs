@@ -143,3 +143,26 @@ pub fn v2_a_parent_half_made_is_completed() -> Outcome {
     assert_eq!(home.read("cgroup.subtree_control")?, "memory pids");
     Ok(())
 }
+
+/// Several starts find no parent at once, or one half made by another; and a collector may come in between.
+pub fn v2_first_groups_may_be_made_at_once() -> Outcome {
+    let home = Home::new("at-once")?;
+    let (limits, expected) = usual();
+    for _ in 0..10 {
+        std::thread::scope(|scope| {
+            let make = || -> Result<(), String> {
+                let group = Group::create(&home.layout, true).map_err(|error| format!("{error:?}"))?;
+                group.apply(&limits).map_err(|error| format!("{error:?}"))?;
+                check(&group, &expected).map_err(|error| error.to_string())?;
+                drop(group);
+                collect_orphans(&home.layout).map(drop).map_err(|error| format!("{error:?}"))
+            };
+            let makers: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+            makers.into_iter().try_for_each(|maker| maker.join().map_err(|_| "a maker panicked".to_owned())?)
+        })?;
+    }
+    collect_orphans(&home.layout)?;
+    assert_eq!(home.read("cgroup.subtree_control")?, "");
+    assert!(home.leaves()?.is_empty(), "{:?}", home.leaves());
+    Ok(())
+}

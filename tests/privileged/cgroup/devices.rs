@@ -111,3 +111,12 @@ pub fn device_rules_change_while_running() -> Outcome {
     }
     held.end()
 }
+
+/// A program that the verifier refuses (it returns without an answer) comes back with the verifier's reason.
+pub fn v2_the_verifiers_words_are_told() -> Outcome {
+    use isobench::sys::bpf::{Instruction, load_device_program};
+    let exit = Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 };
+    let error = load_device_program(&[exit]).err().ok_or("it was taken")?;
+    assert!(error.log.contains("R0 !read_ok"), "{error:?}");
+    Ok(())
+}

@@ -9,7 +9,7 @@ use cgroups_rs::freezer::{FreezerController, FreezerState};
 use cgroups_rs::hierarchies::V2;
 use cgroups_rs::memory::MemController;
 use cgroups_rs::{Cgroup, Hierarchy as _};
-use isobench::cgroup::{Controller, Layout, freezer};
+use isobench::cgroup::{Controller, Layout, Limits, freezer};
 
 use super::{Held, Outcome, file, make};
 
@@ -101,5 +101,13 @@ pub fn v1_weight_goes_to_a_file_that_is_gone() -> Outcome {
     let group = make(true)?;
     let path = group.directory(Controller::Blkio).ok_or("no blkio")?;
     assert!(BlkIoController::new(path.to_owned(), false).set_weight(200).is_err());
+    let outcome = group.apply(&Limits { blkio_weight: Some(250), ..Limits::default() });
+    if path.join("blkio.bfq.weight").exists() {
+        outcome?;
+        assert_eq!(file(&group, Controller::Blkio, "blkio.bfq.weight")?, "250");
+    } else {
+        let error = outcome.err().ok_or("written to nowhere")?.to_string();
+        assert!(error.starts_with("cannot set blkio blkio.bfq.weight to 250 in "), "{error}");
+    }
     Ok(())
 }
