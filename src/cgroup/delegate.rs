@@ -6,7 +6,11 @@
 //! it. Then it steps aside: with what it started and what started it (a shell, say) it moves to a leaf of its own
 //! beside the `isobench` group, and [`put_back`] brings everyone home. The leaf's name carries its owner, so that
 //! [`collect`] can do the same for a process that died.
+//!
+//! What is passed down that was not before is taken back with the last group. The kernel keeps the note of it: an
+//! empty group under the parent, made before anything is changed, whose name lists the controllers.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +23,9 @@ use super::{CgroupError, read, write};
 
 /// What the name of the leaf begins with; the owner follows.
 pub const LEAF: &str = "isobench-harness-";
+
+/// What the name of the note begins with; the controllers follow, a `.` before each.
+const NOTE: &str = "passed-down";
 
 const SUBTREE: &str = "cgroup.subtree_control";
 const PROCESSES: &str = "cgroup.procs";
@@ -56,23 +63,89 @@ impl Drop for Homecoming {
     }
 }
 
-/// Makes the parent group on v2, with the given controllers passed down to its children.
-pub(super) fn prepare(mount_point: &Path, parent: &Path, controllers: &[&str]) -> Result<(), CgroupError> {
+/// Makes the parent group on v2, with the given controllers passed down to its children. All of it may be there
+/// already, or a part.
+pub(super) fn prepare(mount_point: &Path, controllers: &[&str]) -> Result<(), CgroupError> {
+    let _lock = lock(mount_point)?;
     // Before anything is passed down: with cpu or pids alone the kernel would let the processes stay and make the
     // group a threaded one, in which no container can be.
     make_room(mount_point)?;
-    enable(mount_point, controllers)?;
-    create_if_missing(parent)?;
-    enable(parent, controllers)
+    let parent = mount_point.join(PARENT);
+    create_if_missing(&parent)?;
+    let missing = missing(mount_point, SUBTREE, controllers)?;
+    if !missing.is_empty() {
+        create_if_missing(&parent.join(format!("{NOTE}.{}", missing.join("."))))?;
+    }
+    pass_down(mount_point, &missing)?;
+    enable(&parent, controllers)
 }
 
 /// Passes controllers down to the children of a group, those that are not yet.
 pub(super) fn enable(directory: &Path, controllers: &[&str]) -> Result<(), CgroupError> {
-    let enabled = read(directory, SUBTREE)?;
-    for controller in controllers.iter().filter(|name| !enabled.split(' ').any(|have| have == **name)) {
-        write(directory, SUBTREE, &format!("+{controller}"))?;
+    pass_down(directory, &missing(directory, SUBTREE, controllers)?)
+}
+
+/// Whether a new group has the controllers; it has not where the parent is just being prepared by somebody else.
+pub(super) fn is_complete(group: &Path, controllers: &[&str]) -> Result<bool, CgroupError> {
+    Ok(missing(group, "cgroup.controllers", controllers)?.is_empty())
+}
+
+fn missing<'a>(directory: &Path, file: &str, wanted: &[&'a str]) -> Result<Vec<&'a str>, CgroupError> {
+    let have = read(directory, file)?;
+    Ok(wanted.iter().copied().filter(|name| !have.split(' ').any(|have| have == *name)).collect())
+}
+
+fn pass_down(directory: &Path, controllers: &[&str]) -> Result<(), CgroupError> {
+    controllers.iter().try_for_each(|controller| write(directory, SUBTREE, &format!("+{controller}")))
+}
+
+/// Keeps other isobench processes from preparing while this one clears away, and the other way round. Given back when
+/// the file is closed.
+fn lock(mount_point: &Path) -> Result<File, CgroupError> {
+    let file = File::open(mount_point).map_err(CgroupError::file("open", mount_point))?;
+    file.lock().map_err(CgroupError::file("lock", mount_point))?;
+    Ok(file)
+}
+
+/// Takes the parent group away if nothing is left under it, and then what was passed down for it. True when it is
+/// gone.
+///
+/// # Errors
+/// When a file cannot be read or written; that the parent is in use is no error.
+pub(super) fn clear_away(mount_point: &Path) -> Result<bool, CgroupError> {
+    let _lock = lock(mount_point)?;
+    let parent = mount_point.join(PARENT);
+    let entries = match std::fs::read_dir(&parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(CgroupError::file("list", parent)(error)),
+    };
+    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let is_note = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NOTE));
+    let (notes, groups): (Vec<PathBuf>, Vec<PathBuf>) = directories.map(|entry| entry.path()).partition(is_note);
+    if !groups.is_empty() {
+        return Ok(false);
     }
-    Ok(())
+    notes.iter().try_for_each(|note| remove_directory(note))?;
+    match std::fs::remove_dir(&parent) {
+        // A group came in between: it keeps what it was given, and the note.
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            notes.iter().try_for_each(|note| create_if_missing(note))?;
+            return Ok(false);
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(CgroupError::file("remove the group", parent)(error));
+        }
+        _ => {}
+    }
+    for note in &notes {
+        let name = note.file_name().unwrap_or_default().to_string_lossy();
+        for controller in name.split('.').skip(1) {
+            // EBUSY: somebody else's group passes it on by now, and keeps it.
+            let _ = write(mount_point, SUBTREE, &format!("-{controller}"));
+        }
+    }
+    Ok(true)
 }
 
 /// Empties a group of this process and its kin, where the kernel asks for it.
@@ -166,12 +239,8 @@ pub fn is_aside() -> bool {
 /// The way of [`make_room`] and [`prepare`] back. Everything that the group passes down was passed down after it had
 /// been emptied, for a group with processes cannot: so all of it is taken back.
 fn go_home(home: &Path, leaf: &Path) -> Result<(), CgroupError> {
-    let parent = home.join(PARENT);
-    match std::fs::remove_dir(&parent) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(CgroupError::file("remove the group", parent)(error));
-        }
-        _ => {}
+    if !clear_away(home)? {
+        return Err(CgroupError::Busy { path: home.join(PARENT), tries: 1 });
     }
     for controller in read(home, SUBTREE)?.split_whitespace() {
         write(home, SUBTREE, &format!("-{controller}"))?;
@@ -186,9 +255,9 @@ fn go_home(home: &Path, leaf: &Path) -> Result<(), CgroupError> {
     Err(CgroupError::Busy { path: leaf.to_owned(), tries: ROUNDS })
 }
 
-/// Brings home those whose isobench has died while it stood aside.
+/// Clears the parent away if it is not in use, and brings home those whose isobench has died while it stood aside.
 pub(super) fn collect(mount_point: &Path) -> Result<(), CgroupError> {
-    if mount_point.join(PARENT).exists() {
+    if !clear_away(mount_point)? {
         // A living isobench has groups here. Its end, or the next call, will do.
         return Ok(());
     }

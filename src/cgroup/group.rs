@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct Group {
     places: BTreeMap<Controller, Place>,
     /// Changed by whoever holds the group, while its processes run.
     devices: Mutex<Option<InForce>>,
+    /// Whether it was frozen and not thawed since: what is frozen on v1 does not die.
+    frozen: AtomicBool,
 }
 
 impl Group {
@@ -47,7 +49,7 @@ impl Group {
     /// again.
     pub fn create(layout: &Layout, default_devices: bool) -> Result<Self, CgroupError> {
         // On an early return the group's own drop removes what was made.
-        let mut group = Self { name: fresh_name(), places: BTreeMap::new(), devices: Mutex::new(None) };
+        let mut group = Self::empty();
         for (controller, mount_point) in &layout.v1 {
             let path = create_v1(mount_point, *controller, default_devices, &group.name)?;
             group.places.insert(*controller, Place { hierarchy: Hierarchy::V1, path });
@@ -67,13 +69,18 @@ impl Group {
         Ok(group)
     }
 
+    /// A group without directories yet, with a name that carries this process as the owner.
+    fn empty() -> Self {
+        Self { name: fresh_name(), places: BTreeMap::new(), devices: Mutex::new(None), frozen: AtomicBool::new(false) }
+    }
+
     /// Makes a group inside this one, in the same hierarchies. This one's limits hold for both together, and its
     /// device rules cannot be widened in there. On v2 this one can have no processes of its own from then on.
     ///
     /// # Errors
     /// As for [`Group::create`]; EBUSY on v2 when this one has processes.
     pub fn create_child(&self) -> Result<Self, CgroupError> {
-        let mut group = Self { name: fresh_name(), places: BTreeMap::new(), devices: Mutex::new(None) };
+        let mut group = Self::empty();
         if let Some(unified) = self.unified() {
             let passed_on: Vec<&str> = self
                 .places
@@ -174,6 +181,7 @@ impl Group {
     /// # Errors
     /// When there is no freezer, or a task does not come to a stop within ten seconds.
     pub fn freeze(&self) -> Result<(), CgroupError> {
+        self.frozen.store(true, Ordering::Relaxed);
         freezer::freeze(self.required(Controller::Freezer, "freezer")?)
     }
 
@@ -182,11 +190,22 @@ impl Group {
     /// # Errors
     /// When there is no freezer.
     pub fn thaw(&self) -> Result<(), CgroupError> {
-        freezer::thaw(self.required(Controller::Freezer, "freezer")?)
+        freezer::thaw(self.required(Controller::Freezer, "freezer")?)?;
+        self.frozen.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Ends every process in it, also those that were forked meanwhile where the kernel can do that (v2, since 5.14).
-    /// Returns how many it found.
+    /// Lets every task go on if [`Group::freeze`] was the last word; else it costs nothing. For whoever has sent a
+    /// SIGKILL and is going to wait.
+    ///
+    /// # Errors
+    /// As for [`Group::thaw`].
+    pub fn thaw_if_frozen(&self) -> Result<(), CgroupError> {
+        if self.frozen.load(Ordering::Relaxed) { self.thaw() } else { Ok(()) }
+    }
+
+    /// Ends every process in it, frozen or not; also those that are forked meanwhile where the kernel can do that (v2,
+    /// since 5.14). Returns how many it found.
     ///
     /// # Errors
     /// When a process cannot be signalled.
@@ -195,6 +214,7 @@ impl Group {
         for directory in self.distinct() {
             killed += kill_all(directory)?;
         }
+        self.thaw_if_frozen()?;
         Ok(killed)
     }
 
@@ -286,8 +306,18 @@ fn create_v1(
 
 /// The same on v2.
 fn create_v2(mount_point: &Path, layout: &Layout, name: &str) -> Result<PathBuf, CgroupError> {
-    let parent = mount_point.join(PARENT);
-    create_under(parent.join(name), || delegate::prepare(mount_point, &parent, &layout.v2_names()))
+    let controllers = layout.v2_names();
+    let prepare = || delegate::prepare(mount_point, &controllers);
+    let directory = create_under(mount_point.join(PARENT).join(name), prepare)?;
+    let complete = delegate::is_complete(&directory, &controllers);
+    match complete.and_then(|complete| if complete { Ok(()) } else { prepare() }) {
+        Ok(()) => Ok(directory),
+        Err(error) => {
+            // The first error is the one to tell.
+            let _ = remove_directory(&directory);
+            Err(error)
+        }
+    }
 }
 
 fn create_under(
@@ -352,22 +382,21 @@ pub fn collect_orphans(layout: &Layout) -> Result<Collected, CgroupError> {
     let mut collected = Collected::default();
     let mut outcome = Ok(());
     let mut mount_points: Vec<&PathBuf> = layout.v1.values().collect();
-    mount_points.extend(layout.v2.as_ref().map(|(mount_point, _)| mount_point));
-    mount_points.sort_unstable();
+    // The freezer's hierarchy first: a frozen orphan leaves no group before it is thawed.
+    let freezer = layout.v1.get(&Controller::Freezer);
+    mount_points.sort_unstable_by_key(|mount_point| (Some(*mount_point) != freezer, *mount_point));
     mount_points.dedup();
     for mount_point in mount_points {
         let parent = mount_point.join(PARENT);
-        for directory in [parent.join(DEFAULT_DEVICES), parent.clone()] {
-            let swept = sweep(&directory, &mut collected);
+        for directory in [parent.join(DEFAULT_DEVICES), parent] {
+            outcome = outcome.and(sweep(&directory, &mut collected));
             // The parent goes when it is empty; a live sibling under it makes this fail, and then it stays.
             let _ = std::fs::remove_dir(&directory);
-            if outcome.is_ok() {
-                outcome = swept;
-            }
         }
     }
     if let Some((mount_point, _)) = &layout.v2 {
-        outcome = outcome.and(delegate::collect(mount_point));
+        let swept = sweep(&mount_point.join(PARENT), &mut collected);
+        outcome = outcome.and(swept).and(delegate::collect(mount_point));
     }
     outcome.map(|()| collected)
 }
@@ -423,6 +452,9 @@ fn kill_all(directory: &Path) -> Result<u32, CgroupError> {
                 .map_err(CgroupError::file("end the processes in", directory))?;
             killed += 1;
         }
+    }
+    if killed > 0 && directory.join(freezer::STATE).exists() {
+        write(directory, freezer::STATE, "THAWED")?;
     }
     Ok(killed)
 }

@@ -73,8 +73,8 @@ pub struct Wiring {
     pub born_in_group: bool,
 }
 
-/// The CLONE_NEW* flags for a spec. A cgroup namespace is not among them: its root is the group that its maker is in,
-/// so the child makes it for itself once it is in its own group.
+/// The CLONE_NEW* flags for a spec. The root of a cgroup namespace is the group that the process is in when it is made:
+/// it is among the flags for a child that is born in its own group; any other makes it for itself once it is there.
 #[must_use]
 pub fn clone_flags(spec: &ContainerSpec, wiring: &Wiring) -> u64 {
     const CLONE_NEWTIME: i32 = 0x80;
@@ -87,6 +87,9 @@ pub fn clone_flags(spec: &ContainerSpec, wiring: &Wiring) -> u64 {
     }
     if spec.time_namespace {
         flags |= CLONE_NEWTIME;
+    }
+    if wiring.born_in_group {
+        flags |= libc::CLONE_NEWCGROUP;
     }
     flags as u32 as u64
 }
@@ -345,10 +348,12 @@ fn identity(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<()
 
 /// What the parent makes meanwhile.
 fn outside(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
-    if spec.limits.is_some() && !wiring.born_in_group {
-        plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
+    if !wiring.born_in_group {
+        if spec.limits.is_some() {
+            plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
+        }
+        plan.push("identity", Op::Unshare(libc::CLONE_NEWCGROUP));
     }
-    plan.push("identity", Op::Unshare(libc::CLONE_NEWCGROUP));
     if wiring.await_network {
         plan.push("wait_network", Op::Await(Gate::Network));
     }

@@ -206,3 +206,13 @@ pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attribute) }?;
     Ok(info.id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_have_the_kernels_size() {
+        assert_eq!(size_of::<Instruction>(), 8);
+    }
+}

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fs;
 
-use isobench::cgroup::{Controller, Limits, cpu};
+use isobench::cgroup::{Controller, Hierarchy, Limits};
 use isobench::container::spec::{Rlimit, UserMapping};
 use isobench::container::{ContainerError, Network};
 use isobench::sys::launch::ExitStatus;
@@ -131,9 +131,11 @@ fn cgroup_root_is_its_own() -> Outcome {
     }
     let name = running.container.group().ok_or("no group")?.name().to_owned();
     let outside = fs::read_to_string(format!("/proc/{}/cgroup", running.container.pid()))?;
-    for controller in Controller::ALL.into_iter().filter(|one| outside.contains(&format!(":{one}:"))) {
-        let mark = format!(":{controller}:");
-        assert!(inside.iter().any(|line| line.ends_with(&format!("{mark}/"))), "{controller}: {inside:?}");
+    // A v1 line names its controllers, the v2 line none.
+    let v2 = outside.contains("0::/isobench/").then(|| "0::".to_owned());
+    let v1 = Controller::ALL.into_iter().map(|one| format!(":{one}:")).filter(|mark| outside.contains(mark));
+    for mark in v1.chain(v2) {
+        assert!(inside.iter().any(|line| line.ends_with(&format!("{mark}/"))), "{mark}: {inside:?}");
         let host = outside.lines().find(|line| line.contains(&mark)).ok_or("no line")?;
         assert!(host.contains("/isobench/") && host.ends_with(&name), "{host}");
     }
@@ -198,35 +200,15 @@ fn rlimits_are_lowered() -> Outcome {
 }
 
 fn limits_are_what_the_kernel_keeps() -> Outcome {
+    let (limits, expected) = crate::cgroup::usual();
     let mut wanted = spec("sleep 30")?;
-    wanted.limits = Some(Limits {
-        memory: Some(Limit::Value(64 << 20)),
-        memory_and_swap: Some(Limit::Value(96 << 20)),
-        memory_soft: Some(Limit::Value(32 << 20)),
-        cpu_shares: Some(512),
-        cpu_quota: Some(cpu::Quota {
-            quota: std::time::Duration::from_millis(25),
-            period: std::time::Duration::from_millis(50),
-        }),
-        cpuset_cpus: Some("0".to_owned()),
-        pids: Some(Limit::Value(20)),
-        ..Limits::default()
-    });
+    wanted.limits = Some(limits);
     let running = start(&wanted, &Network::None)?;
     let group = running.container.group().ok_or("no group")?;
-    let expected = [
-        (Controller::Memory, "memory.limit_in_bytes", "67108864"),
-        (Controller::Memory, "memory.memsw.limit_in_bytes", "100663296"),
-        (Controller::Memory, "memory.soft_limit_in_bytes", "33554432"),
-        (Controller::Cpu, "cpu.shares", "512"),
-        (Controller::Cpu, "cpu.cfs_quota_us", "25000"),
-        (Controller::Cpu, "cpu.cfs_period_us", "50000"),
-        (Controller::Cpuset, "cpuset.cpus", "0"),
-        (Controller::Pids, "pids.max", "20"),
-    ];
-    for (controller, file, value) in expected {
-        let directory = group.directory(controller).ok_or("no directory")?;
-        assert_eq!(fs::read_to_string(directory.join(file))?.trim(), value, "{file}");
+    crate::cgroup::check(group, &expected)?;
+    for (controller, v1, v2) in expected {
+        let place = group.place(controller).ok_or("no place")?;
+        let (file, _) = if place.hierarchy == Hierarchy::V1 { v1 } else { v2 };
         assert!(running.container.applied().iter().any(|row| row.setting == file), "{file} was not read back");
     }
     running.container.remove()?;

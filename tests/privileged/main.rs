@@ -2,6 +2,7 @@
 //!
 //! Without the needed privilege a test is listed as ignored, with the reason in its name; it never counts as passed.
 
+mod cgroup;
 mod container;
 mod escape;
 mod harness;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         return code;
     }
     let mut tests = Vec::new();
+    tests.extend(cgroup::cases());
     tests.extend(container::cases());
     tests.extend(escape::cases());
     tests.extend(network::cases());

@@ -189,6 +189,19 @@ fn a_user_namespace_binds_devices_and_joins_first() {
 }
 
 #[test]
+fn a_child_that_is_born_in_its_group_waits_for_none() {
+    let steps = |wiring: &Wiring| -> Vec<String> {
+        compile(&spec(), wiring).unwrap().steps.iter().map(|step| step.op.to_string()).collect()
+    };
+    let born = Wiring { born_in_group: true, ..WIRING };
+    let (mut attached, born_steps) = (steps(&WIRING), steps(&born));
+    attached.retain(|step| step != "wait for Cgroup" && step != "make a cgroup namespace");
+    assert_eq!(attached, born_steps);
+    let namespace = |wiring| clone_flags(&spec(), wiring) & libc::CLONE_NEWCGROUP as u64;
+    assert_eq!((namespace(&WIRING), namespace(&born)), (0, libc::CLONE_NEWCGROUP as u64));
+}
+
+#[test]
 fn a_program_is_looked_for_along_the_path() {
     let mut spec = spec();
     spec.environment = vec!["PATH=/a:/b/".to_owned()];
