@@ -18,6 +18,7 @@ pub mod cpuset;
 pub mod delegate;
 pub mod detect;
 pub mod devices;
+pub mod favour;
 pub mod freezer;
 pub mod group;
 pub mod limits;

@@ -3,6 +3,7 @@
 //! An experiment is made for one case. It prepares once, measures once a block, and gives everything back at the
 //! end. It knows nothing of blocks' order, of warm-up or of files: it pushes what it saw into [`Observations`].
 
+pub mod cpu;
 pub mod network;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -160,6 +161,7 @@ pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
     let runtime = |kind| runtime::by_kind(kind).map_err(ExperimentError::while_doing("preparing the runtime"));
     Ok(match &case.kind {
         CaseKind::Startup(case) => Box::new(startup::Startup::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Cpu(case) => Box::new(cpu::CpuExperiment::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Network(case) => Box::new(network::NetworkExperiment::new(case.clone(), runtime(case.runtime)?)),
     })
 }

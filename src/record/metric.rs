@@ -59,6 +59,12 @@ metrics! {
     "network" "cpu_per_byte" "ns/B" Lower "CPU time of both ends, the harness and the kernel's softirqs, a payload byte";
     "network" "cpu_per_message" "ns" Lower "CPU time of both ends, the harness and the kernel's softirqs, a message";
     "network" "retransmits" "count" Lower "TCP segments sent again during the measured time";
+    "cpu" "harness_cpu" "ratio" Lower "CPU time of the harness itself during the measured time, as a part of one CPU";
+    "cpu" "longest_stall" "ns" Lower "the longest time that a container's spinning thread stood still";
+    "cpu" "turn" "ns" Lower "how long the lightest container runs once it has the CPU, the median";
+    "cpu" "throttled_periods" "count" Lower "periods in which the group used its quota up (nr_throttled)";
+    "cpu" "placement_looks" "count" Higher "how often the threads looked on which CPU they ran";
+    "cpu" "wakeup_latency" "ns" Lower "from the instant a sleep ends until the thread runs";
 }
 
 /// Looks a metric up by its name.

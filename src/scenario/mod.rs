@@ -19,6 +19,7 @@ pub use source::{Diagnostic, ScenarioError};
 use source::Sources;
 
 mod check;
+mod cpu;
 mod estimate;
 mod matrix;
 mod network;
@@ -50,6 +51,7 @@ pub const TABLES: &[(&str, &[Key])] = &[
     ("[run]", parse::RUN_KEYS),
     ("[[experiment]] kind = \"startup\"", startup::KEYS),
     ("[[experiment]] kind = \"network\"", network::KEYS),
+    ("[[experiment]] kind = \"cpu\"", cpu::KEYS),
     ("[[check]]", check::KEYS),
 ];
 
@@ -118,14 +120,15 @@ impl Case {
     #[must_use]
     pub fn record(&self) -> CaseRecord {
         let (runtime, network, parameters) = match &self.kind {
-            CaseKind::Startup(case) => (case.runtime, case.network, startup::parameters(case)),
-            CaseKind::Network(case) => (case.runtime, case.network, network::parameters(case)),
+            CaseKind::Startup(case) => (case.runtime, Some(case.network), startup::parameters(case)),
+            CaseKind::Network(case) => (case.runtime, Some(case.network), network::parameters(case)),
+            CaseKind::Cpu(case) => (case.runtime, None, cpu::parameters(case)),
         };
         CaseRecord {
             id: self.id.clone(),
             experiment: self.kind.experiment().to_owned(),
             runtime: runtime.to_string(),
-            network: network.to_string(),
+            network: network.map(|network| network.to_string()).unwrap_or_default(),
             parameters: parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             baseline: self.baseline.clone(),
         }
@@ -145,6 +148,7 @@ impl CaseKind {
         match self {
             CaseKind::Startup(_) => "startup",
             CaseKind::Network(_) => "network",
+            CaseKind::Cpu(_) => "cpu",
         }
     }
 
@@ -154,6 +158,7 @@ impl CaseKind {
         match self {
             CaseKind::Startup(_) => startup::METRICS,
             CaseKind::Network(case) => network::metrics(case.test),
+            CaseKind::Cpu(case) => cpu::metrics(case),
         }
     }
 }
@@ -187,6 +192,8 @@ pub enum CaseKind {
     Startup(StartupCase),
     /// Network throughput and latency.
     Network(NetworkCase),
+    /// CPU shares, quota, placement and wake-up latency.
+    Cpu(CpuCase),
 }
 
 /// A case of the `startup` experiment.
@@ -223,6 +230,52 @@ pub struct NetworkCase {
     pub streams: u32,
     /// Whether client and server are pinned to different CPUs.
     pub pin: bool,
+}
+
+/// A case of the `cpu` experiment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuCase {
+    /// The runtime of the containers.
+    pub runtime: RuntimeKind,
+    /// What is asked of the kernel.
+    pub setting: CpuSetting,
+    /// How long one sample is measured.
+    pub duration: Duration,
+}
+
+/// What a `cpu` case asks of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CpuSetting {
+    /// One CPU among containers.
+    Shares {
+        /// Of each container, 2 to 262144; at least two.
+        shares: Vec<u64>,
+        /// Whether the first group holds a whole set of such containers, and each other group one of the least shares.
+        nested: bool,
+        /// Whether it is also measured who gets the CPU while the last container rests, and while it runs alone.
+        conservation: bool,
+    },
+    /// CPU time a period.
+    Quota {
+        /// In percent of one CPU.
+        percent: u32,
+        /// The period; the quota is at least 1 ms.
+        period: Duration,
+        /// How the threads spin.
+        spin: CpuSpin,
+    },
+    /// The CPUs that may be used.
+    Cpuset {
+        /// As in `0-2,5`.
+        cpus: String,
+        /// Threads that try to get off them.
+        threads: u32,
+    },
+    /// How late a sleeper is woken while others spin on its CPU.
+    Wakeup {
+        /// Of the sleeper and of each burner beside it.
+        shares: Vec<u64>,
+    },
 }
 
 /// Writes an enum whose variants have fixed names in files: `ALL`, `as_str`, `Display` and serde by that name.
@@ -300,6 +353,30 @@ named! {
         UdpStream = "udp_stream",
         /// Requests and replies over UDP.
         UdpRr = "udp_rr",
+    }
+}
+
+named! {
+    /// The settings of the `cpu` experiment.
+    CpuControl {
+        /// Relative weights.
+        Shares = "shares",
+        /// CPU time a period.
+        Quota = "quota",
+        /// Allowed CPUs.
+        Cpuset = "cpuset",
+        /// Wake-up latency under contention.
+        Wakeup = "wakeup",
+    }
+}
+
+named! {
+    /// How the threads of a quota case spin.
+    CpuSpin {
+        /// They read their CPU clock every few µs, so that the kernel charges them so often.
+        Checked = "checked",
+        /// They stay in user mode and leave it to the timer tick.
+        Free = "free",
     }
 }
 

@@ -7,6 +7,8 @@
 //!
 //! - `__workload stamp`: writes the time of the program's entry (ns of CLOCK_MONOTONIC) as 8 bytes, little-endian.
 //! - `__workload hold`: does nothing until it is killed; keeps a container, and so its namespaces, alive.
+//! - `__workload burn|doze|roam --option value ...`: CPU time, wake-up latency and placement, see [`burn`], [`doze`] and
+//!   [`roam`].
 //! - `__workload TEST server|client --option value ...`: one end of a network test, see [`arguments::Arguments`].
 //!
 //! # The network tests
@@ -29,6 +31,7 @@
 //! - a server prints `ready` (where it listens) and, at the end, `server`;
 //! - a client prints `window` (when the measured time will open and close) as soon as its flows stand, and `client` at
 //!   the end;
+//! - the CPU programs print `burn`, `doze` or `roam` at the end;
 //! - who fails prints `error` with the message, and ends with code 1 (2 for bad arguments).
 //!
 //! # One window for both ends
@@ -40,10 +43,13 @@
 //! each flow's own thread at both edges.
 
 pub mod arguments;
+pub mod burn;
 mod client;
 mod control;
+pub mod doze;
 mod flow;
 pub mod result;
+pub mod roam;
 mod server;
 mod socket;
 mod stamp;
@@ -197,6 +203,7 @@ pub fn dispatch(entry_ns: u64, mut arguments: impl Iterator<Item = OsString>) ->
     match name.as_deref().and_then(|name| name.to_str()) {
         Some("stamp") => Some(stamp::run(entry_ns, io::stdout())),
         Some("hold") => hold(),
+        Some(name @ ("burn" | "doze" | "roam")) => Some(report(cpu_program(name, arguments))),
         name => Some(report(network_test(name, arguments))),
     }
 }
@@ -213,21 +220,33 @@ fn network_test(name: Option<&str>, arguments: impl Iterator<Item = OsString>) -
         let known: Vec<&str> = Test::ALL.iter().map(|test| test.as_str()).collect();
         let name = name.unwrap_or("");
         return Err(WorkloadError::Arguments(format!(
-            "unknown workload `{name}`; known are stamp, hold, {}",
+            "unknown workload `{name}`; known are stamp, hold, burn, doze, roam, {}",
             known.join(", ")
         )));
     };
-    let words: Vec<String> = arguments
-        .map(|word| word.into_string().map_err(|word| format!("{} is not UTF-8", word.display())))
-        .collect::<Result<_, _>>()
-        .map_err(WorkloadError::Arguments)?;
-    let arguments = Arguments::parse(test, &words)?;
+    let arguments = Arguments::parse(test, &words_of(arguments)?)?;
     socket::die_with_parent(arguments.parent_death)?;
     socket::pin(arguments.cpu)?;
     match &arguments.role {
         Role::Server(server) => server::run(&arguments, server).map(Line::Server),
         Role::Client(client) => client::run(&arguments, client).map(Line::Client),
     }
+}
+
+fn cpu_program(name: &str, arguments: impl Iterator<Item = OsString>) -> Result<Line, WorkloadError> {
+    let words = words_of(arguments)?;
+    match name {
+        "burn" => burn::Burn::parse(&words)?.run().map(Line::Burn),
+        "doze" => doze::Doze::parse(&words)?.run().map(Line::Doze),
+        _ => roam::Roam::parse(&words)?.run().map(Line::Roam),
+    }
+}
+
+fn words_of(arguments: impl Iterator<Item = OsString>) -> Result<Vec<String>, WorkloadError> {
+    arguments
+        .map(|word| word.into_string().map_err(|word| format!("{} is not UTF-8", word.display())))
+        .collect::<Result<_, _>>()
+        .map_err(WorkloadError::Arguments)
 }
 
 fn report(outcome: Result<Line, WorkloadError>) -> ExitCode {
@@ -286,7 +305,7 @@ mod tests {
         let error = network_test(Some("dance"), arguments("")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown workload `dance`; known are stamp, hold, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
+            "unknown workload `dance`; known are stamp, hold, burn, doze, roam, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
         );
     }
 

@@ -9,6 +9,9 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::Test;
+use super::burn::BurnResult;
+use super::doze::DozeResult;
+use super::roam::RoamResult;
 pub use super::window::{CpuTime, Window};
 
 /// The smallest and the largest latency that a histogram holds, in ns; others count as the nearer one.
@@ -29,6 +32,12 @@ pub enum Line {
     Client(ClientResult),
     /// A server is done.
     Server(ServerResult),
+    /// A burner is done.
+    Burn(BurnResult),
+    /// A dozer is done.
+    Doze(DozeResult),
+    /// A roamer is done.
+    Roam(RoamResult),
     /// The program failed; its exit code is 1 (2 for bad arguments).
     Error(Failure),
 }

@@ -1,0 +1,343 @@
+//! Shares: how one CPU is split among containers that all want it, by CPU clock and by work done.
+//!
+//! `requested` is the container's part of the sum: of the shares on v1; on v2 of the weights that the shares become,
+//! and the setting's name shows both directions, as in `shares/b 2 -> weight 1 -> 10`.
+//!
+//! # Nested
+//!
+//! Weights are relative among siblings, whatever stands elsewhere in the tree. For `1024:512` the outer groups `a` and
+//! `b` have these shares; in `a` stand two containers of 1024 and 512, in `b` one with the least shares there are (2).
+//! It must get all of `b`'s third all the same, and the two in `a` 4/9 and 2/9.
+//!
+//! # Conservation
+//!
+//! Three windows: all spin; the last one rests, and its part must go to the others; only the last one spins, and must
+//! get the whole CPU. In the latter two the parts are of what the containers used and what the CPU stood idle, since
+//! unused CPU time is what must not be there. What the rest of the host took is in neither.
+//!
+//! # What the kernel's granularity allows
+//!
+//! A CPU is handed over at timer ticks, so a container runs for a tick at least (4 ms at 250 Hz), and in a window of T
+//! gets a whole number of such turns, T × part ÷ tick of them in the mean. One turn more or less is `100 × tick ÷
+//! (T × part)` percent. At 4 : 1 over 2 s that is 1 %; at 1024 : 2 the light one has one turn in 2.05 s, and 2 s see
+//! none, one or two. So a part below [`LIGHT`] is given this as its tolerance, and its scenario gives it a longer
+//! window.
+
+use std::sync::Arc;
+
+use nix::time::{ClockId, clock_getres};
+
+use super::crew::{Member, Programme, Reading, Seen, perform};
+use super::stage::Stage;
+use super::trace::{Course, Progress, usual_turn, whole_turns};
+use super::{EnforcementObservation, TOLERANCE_PCT, mixed_up, ns, push};
+use crate::cgroup::cpu::{shares as shares_of, weight};
+use crate::cgroup::{Controller, Group, Hierarchy, Limits};
+use crate::experiment::{ExperimentError, Observations, Stop};
+use crate::runtime::Runtime;
+use crate::workload::burn::{Burn, Phase, PhaseTrace, Spin};
+use crate::workload::result::{Line, Window};
+
+/// A part of the CPU below which turns are so rare that the tolerance has to say so.
+const LIGHT: f64 = 0.05;
+/// The least shares there are.
+const LEAST: u64 = 2;
+
+/// A case.
+pub(super) struct Shares<'a> {
+    pub shares: &'a [u64],
+    pub nested: bool,
+    pub conservation: bool,
+    pub duration_ns: u64,
+}
+
+/// One container.
+#[derive(Debug, Clone, PartialEq)]
+struct Contender {
+    /// `a`, or `a.b` inside the outer group `a`.
+    name: String,
+    shares: u64,
+    /// Which outer group it stands in.
+    outer: Option<usize>,
+    /// What it is to get of the CPU.
+    part: f64,
+}
+
+/// Who contends, and for what.
+fn contenders(shares: &[u64], nested: bool, hierarchy: Hierarchy) -> Vec<Contender> {
+    let weigh = |shares: u64| match hierarchy {
+        Hierarchy::V1 => shares as f64,
+        Hierarchy::V2 => weight(shares) as f64,
+    };
+    let sum: f64 = shares.iter().map(|shares| weigh(*shares)).sum();
+    let letter = |index: usize| char::from(b'a' + index as u8);
+    let mut all = Vec::new();
+    for (index, own) in shares.iter().enumerate() {
+        let (name, part) = (letter(index), weigh(*own) / sum);
+        match (nested, index) {
+            (false, _) => all.push(Contender { name: name.to_string(), shares: *own, outer: None, part }),
+            (true, 0) => all.extend(shares.iter().enumerate().map(|(inner, shares)| Contender {
+                name: format!("{name}.{}", letter(inner)),
+                shares: *shares,
+                outer: Some(index),
+                part: part * weigh(*shares) / sum,
+            })),
+            (true, _) => {
+                all.push(Contender { name: name.to_string(), shares: LEAST, outer: Some(index), part });
+            }
+        }
+    }
+    all
+}
+
+/// Who spins in a window: all, all but the last, only the last.
+fn spins(window: usize, member: usize, count: usize) -> bool {
+    match window {
+        0 => true,
+        1 => member + 1 < count,
+        _ => member + 1 == count,
+    }
+}
+
+/// The tolerance on a part of the CPU over a window, in percent; see the head of this file.
+fn tolerance_pct(part: f64, duration_ns: u64, tick_ns: u64) -> f64 {
+    if part >= LIGHT {
+        return TOLERANCE_PCT;
+    }
+    (100.0 * tick_ns as f64 / (duration_ns as f64 * part)).max(TOLERANCE_PCT)
+}
+
+/// The length of a timer tick: the coarse clock advances by one.
+fn tick_ns() -> u64 {
+    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(10_000_000, |tick| ns(tick.into()))
+}
+
+impl Shares<'_> {
+    pub(super) fn prepare() -> Result<Stage, ExperimentError> {
+        Stage::new(&[Controller::Cpu, Controller::Cpuacct], 1)
+    }
+
+    pub(super) fn measure(
+        &self,
+        stage: &Stage,
+        runtime: &dyn Runtime,
+        into: &mut Observations,
+        stop: Stop<'_>,
+    ) -> Result<(), ExperimentError> {
+        let contenders = contenders(self.shares, self.nested, stage.hierarchy);
+        let outers: Vec<Arc<Group>> = if self.nested {
+            self.shares.iter().map(|shares| stage.outer(*shares)).collect::<Result<_, _>>()?
+        } else {
+            Vec::new()
+        };
+        let cpu = stage.meeting_cpu();
+        let compose = |windows: &[Window]| -> Vec<Member> {
+            let member = |(index, contender): (usize, &Contender)| {
+                let phase = |(at, window): (usize, &Window)| Phase {
+                    window: *window,
+                    burn: spins(at, index, contenders.len()),
+                };
+                let phases = windows.iter().enumerate().map(phase).collect();
+                let burn = Burn { threads: 1, cpus: vec![cpu], spin: Spin::Free, phases };
+                let outer = contender.outer.and_then(|outer| outers.get(outer));
+                Member {
+                    workload: burn.to_words(),
+                    limits: Limits { cpu_shares: Some(contender.shares), ..Limits::default() },
+                    parent: Arc::clone(outer.unwrap_or(&stage.stand)),
+                }
+            };
+            contenders.iter().enumerate().map(member).collect()
+        };
+        let programme = Programme { duration_ns: self.duration_ns, windows: if self.conservation { 3 } else { 1 } };
+        let seen = perform(runtime, programme, contenders.len(), &compose, stop)?;
+        seen.push_harness(into);
+        let traces = traces(&seen)?;
+        for (at, (window, (opened, closed))) in seen.windows.iter().zip(&seen.readings).enumerate() {
+            let round = Round { case: self, hierarchy: stage.hierarchy, at, window: *window, opened, closed, cpu };
+            round.judge(&contenders, &traces, into)?;
+        }
+        Ok(())
+    }
+}
+
+/// The single thread's traces of each container, one a window.
+fn traces(seen: &Seen) -> Result<Vec<&[PhaseTrace]>, ExperimentError> {
+    let of = |line| match line {
+        &Line::Burn(ref result) => match result.threads.as_slice() {
+            [thread] if thread.phases.len() == seen.windows.len() => Ok(thread.phases.as_slice()),
+            _ => Err(mixed_up()),
+        },
+        _ => Err(mixed_up()),
+    };
+    seen.lines.iter().map(of).collect()
+}
+
+/// One window of a case.
+struct Round<'a> {
+    case: &'a Shares<'a>,
+    hierarchy: Hierarchy,
+    /// Which window: see [`spins`].
+    at: usize,
+    window: Window,
+    opened: &'a Reading,
+    closed: &'a Reading,
+    cpu: u32,
+}
+
+impl Round<'_> {
+    fn judge(
+        &self,
+        contenders: &[Contender],
+        traces: &[&[PhaseTrace]],
+        into: &mut Observations,
+    ) -> Result<(), ExperimentError> {
+        let active: Vec<usize> =
+            (0..contenders.len()).filter(|member| spins(self.at, *member, contenders.len())).collect();
+        let course = |member: usize| traces.get(member).and_then(|phases| phases.get(self.at)).ok_or_else(mixed_up);
+        let courses: Vec<Course<'_>> =
+            active.iter().map(|member| Ok(Course(&course(*member)?.points))).collect::<Result<_, ExperimentError>>()?;
+        let part = |index: usize| contenders[active[index]].part;
+        let lightest = (0..active.len()).rev().min_by(|a, b| part(*a).total_cmp(&part(*b))).unwrap_or(0);
+        let others: Vec<Course<'_>> =
+            courses.iter().enumerate().filter(|(index, _)| *index != lightest).map(|(_, course)| *course).collect();
+        let whole = whole_turns(courses[lightest], &others, self.window);
+        let progress: Vec<Progress> =
+            courses.iter().map(|course| course.between(whole.start_ns, whole.end_ns)).collect();
+        if self.at == 0 {
+            let start_ns = self.window.start_ns;
+            let stall = traces.iter().filter_map(|phases| phases.first()).map(|trace| trace.longest_gap_ns).max();
+            push(into, "longest_stall", stall.unwrap_or(0) as f64, start_ns);
+            // A container that never had a turn of its own has no length of one.
+            if let Some(turn) = usual_turn(courses[lightest], &others) {
+                push(into, "turn", turn, start_ns);
+            }
+        }
+        let unused = self.unused_ns(whole);
+        let total = progress.iter().map(|each| each.cpu_ns).sum::<f64>() + unused;
+        let charged: Vec<Option<f64>> =
+            active.iter().map(|member| self.opened.charged_until(self.closed, *member)).collect();
+        let all_charged: Option<f64> = charged.iter().copied().sum();
+        let all_charged = all_charged.map(|sum| sum + self.unused_ns(self.window));
+        let asked: f64 = active.iter().map(|member| contenders[*member].part).sum();
+        let work: f64 = progress.iter().map(|each| each.work).sum();
+        for (index, member) in active.iter().enumerate() {
+            let contender = &contenders[*member];
+            let requested = contender.part / asked;
+            let accounted = charged[index].zip(all_charged).map(|(own, all)| own / all);
+            let label = self.label(contender);
+            let achieved = progress[index].cpu_ns / total;
+            self.push(into, format!("{}/{label}", self.name()), requested, achieved, accounted);
+            if self.at == 0 {
+                self.push(into, format!("work/{label}"), requested, progress[index].work / work, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the settings of this window are called.
+    fn name(&self) -> &'static str {
+        match (self.at, self.case.nested) {
+            (0, false) => "shares",
+            (0, true) => "nested",
+            (1, _) => "idle",
+            _ => "alone",
+        }
+    }
+
+    /// The container's name, and on v2 what its shares become there, and back.
+    fn label(&self, contender: &Contender) -> String {
+        let Contender { name, shares, .. } = contender;
+        match self.hierarchy {
+            Hierarchy::V1 => name.clone(),
+            Hierarchy::V2 => {
+                let weight = weight(*shares);
+                format!("{name} {shares} -> weight {weight} -> {}", shares_of(weight))
+            }
+        }
+    }
+
+    /// The part of `span` in which the CPU stood idle while somebody should have used it. Where all spin, idleness is
+    /// not what is judged.
+    fn unused_ns(&self, span: Window) -> f64 {
+        if self.at == 0 {
+            return 0.0;
+        }
+        let read_ns = (self.closed.at_ns - self.opened.at_ns).max(1) as f64;
+        let idle_ns = self.opened.idle_until(self.closed, self.cpu).map_or(read_ns, |idle_ns| idle_ns as f64);
+        idle_ns / read_ns * span.elapsed_ns() as f64
+    }
+
+    fn push(
+        &self,
+        into: &mut Observations,
+        setting: String,
+        requested: f64,
+        achieved: f64,
+        accounted: Option<f64>,
+    ) {
+        into.enforcement.push(EnforcementObservation {
+            controller: "cpu",
+            setting,
+            unit: "ratio",
+            iteration: 0,
+            requested,
+            // Nothing used at all is a part of nothing.
+            achieved: if achieved.is_finite() { achieved } else { 0.0 },
+            accounted: accounted.filter(|accounted| accounted.is_finite()),
+            tolerance_pct: tolerance_pct(requested, self.case.duration_ns, tick_ns()),
+            start_ns: self.window.start_ns,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(shares: &[u64], nested: bool, hierarchy: Hierarchy) -> Vec<(String, f64)> {
+        contenders(shares, nested, hierarchy).into_iter().map(|each| (each.name, each.part)).collect()
+    }
+
+    #[test]
+    fn parts_are_relative_among_siblings() {
+        let third = 1.0 / 3.0;
+        assert_eq!(parts(&[1024, 512], false, Hierarchy::V1), [("a".into(), 2.0 * third), ("b".into(), third)]);
+        let nested = parts(&[1024, 512], true, Hierarchy::V1);
+        let names: Vec<&str> = nested.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a.a", "a.b", "b"]);
+        for ((_, part), expected) in nested.iter().zip([4.0 / 9.0, 2.0 / 9.0, third]) {
+            assert!((part - expected).abs() < 1e-12, "{part} {expected}");
+        }
+        assert_eq!(contenders(&[1024, 512], true, Hierarchy::V1)[2].shares, LEAST);
+    }
+
+    #[test]
+    fn v2_splits_by_weights() {
+        // 1024 : 2 becomes 100 : 1, the least weight there is.
+        let parts = parts(&[1024, 2], false, Hierarchy::V2);
+        assert_eq!(parts[1].1, 1.0 / 101.0);
+    }
+
+    #[test]
+    fn one_rests_and_then_is_alone() {
+        let table: Vec<Vec<bool>> =
+            (0..3).map(|window| (0..3).map(|member| spins(window, member, 3)).collect()).collect();
+        assert_eq!(table, [[true; 3], [true, true, false], [false, false, true]]);
+    }
+
+    #[test]
+    fn only_a_light_part_has_a_wider_tolerance() {
+        let (two_s, tick) = (2_000_000_000, 4_000_000);
+        assert_eq!(tolerance_pct(0.2, two_s, tick), 2.0);
+        assert_eq!(tolerance_pct(512.0 / 513.0, two_s, tick), 2.0);
+        // 1 of 513: a turn of 4 ms in 2.05 s.
+        assert!((tolerance_pct(1.0 / 513.0, two_s, tick) - 102.6).abs() < 1e-9);
+        assert!((tolerance_pct(1.0 / 513.0, 5 * two_s, tick) - 20.52).abs() < 1e-9);
+        assert_eq!(tolerance_pct(0.04, 100 * two_s, tick), 2.0);
+    }
+
+    #[test]
+    fn the_tick_is_what_the_kernel_was_built_with() {
+        assert!([1_000_000, 3_333_333, 4_000_000, 10_000_000].iter().any(|known| tick_ns().abs_diff(*known) < 10_000));
+    }
+}
