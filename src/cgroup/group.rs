@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub const DEFAULT_DEVICES: &str = "default-devices";
 pub struct Group {
     name: String,
     places: BTreeMap<Controller, Place>,
+    /// Whether it was frozen by us and not thawed since.
+    frozen: AtomicBool,
     /// Changed by whoever holds the group, while its processes run.
     devices: Mutex<Option<InForce>>,
 }
@@ -47,7 +49,7 @@ impl Group {
     /// again.
     pub fn create(layout: &Layout, default_devices: bool) -> Result<Self, CgroupError> {
         // On an early return the group's own drop removes what was made.
-        let mut group = Self { name: fresh_name(), places: BTreeMap::new(), devices: Mutex::new(None) };
+        let mut group = Self { name: fresh_name(), places: BTreeMap::new(), frozen: AtomicBool::new(false), devices: Mutex::new(None) };
         for (controller, mount_point) in &layout.v1 {
             let path = create_v1(mount_point, *controller, default_devices, &group.name)?;
             group.places.insert(*controller, Place { hierarchy: Hierarchy::V1, path });
@@ -73,7 +75,7 @@ impl Group {
     /// # Errors
     /// As for [`Group::create`]; EBUSY on v2 when this one has processes.
     pub fn create_child(&self) -> Result<Self, CgroupError> {
-        let mut group = Self { name: fresh_name(), places: BTreeMap::new(), devices: Mutex::new(None) };
+        let mut group = Self { name: fresh_name(), places: BTreeMap::new(), frozen: AtomicBool::new(false), devices: Mutex::new(None) };
         if let Some(unified) = self.unified() {
             let passed_on: Vec<&str> = self
                 .places
@@ -174,7 +176,9 @@ impl Group {
     /// # Errors
     /// When there is no freezer, or a task does not come to a stop within ten seconds.
     pub fn freeze(&self) -> Result<(), CgroupError> {
-        freezer::freeze(self.required(Controller::Freezer, "freezer")?)
+        let place = self.required(Controller::Freezer, "freezer")?;
+        self.frozen.store(true, Ordering::Relaxed);
+        freezer::freeze(place)
     }
 
     /// Lets every task go on.
@@ -182,7 +186,18 @@ impl Group {
     /// # Errors
     /// When there is no freezer.
     pub fn thaw(&self) -> Result<(), CgroupError> {
-        freezer::thaw(self.required(Controller::Freezer, "freezer")?)
+        freezer::thaw(self.required(Controller::Freezer, "freezer")?)?;
+        self.frozen.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lets every task go on if [`Group::freeze`] was called last. Costs nothing else: it is on the way of every
+    /// removal, since on v1 a frozen process does not die.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub fn thaw_if_frozen(&self) -> Result<(), CgroupError> {
+        if self.frozen.load(Ordering::Relaxed) { self.thaw() } else { Ok(()) }
     }
 
     /// Ends every process in it, also those that were forked meanwhile where the kernel can do that (v2, since 5.14).
@@ -355,6 +370,8 @@ pub fn collect_orphans(layout: &Layout) -> Result<Collected, CgroupError> {
     mount_points.extend(layout.v2.as_ref().map(|(mount_point, _)| mount_point));
     mount_points.sort_unstable();
     mount_points.dedup();
+    // The freezer first: what is frozen there does not die before it is thawed, and keeps the other groups busy.
+    mount_points.sort_by_key(|mount_point| layout.v1.get(&Controller::Freezer) != Some(mount_point));
     for mount_point in mount_points {
         let parent = mount_point.join(PARENT);
         for directory in [parent.join(DEFAULT_DEVICES), parent.clone()] {
@@ -423,6 +440,10 @@ fn kill_all(directory: &Path) -> Result<u32, CgroupError> {
                 .map_err(CgroupError::file("end the processes in", directory))?;
             killed += 1;
         }
+    }
+    // On v1 a frozen process takes its SIGKILL only when it is thawed.
+    if directory.join(freezer::STATE).exists() {
+        freezer::thaw(&Place { hierarchy: Hierarchy::V1, path: directory.to_owned() })?;
     }
     Ok(killed)
 }

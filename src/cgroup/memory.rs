@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use cgroups_rs::MaxValue;
 use cgroups_rs::memory::{MemController, SetMemory};
@@ -65,6 +66,47 @@ pub(super) fn apply(place: &Place, limits: &Limits, applied: &mut Vec<Applied>) 
         Hierarchy::V1 => v1_apply(&place.path, limits, applied),
         Hierarchy::V2 => v2_apply(&place.path, limits, applied),
     }
+}
+
+/// Brings what is charged down to what is in use: reclaims what can be reclaimed (page cache first) and takes back
+/// the pages that are charged but not used.
+///
+/// The kernel charges in batches of 64 pages and keeps the rest for later, a stock on each CPU, so that what it says
+/// is up to a batch a CPU too high; and it says nothing of that. The members of the group should be asleep.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn settle(place: &Place) -> Result<(), CgroupError> {
+    const FORCE_EMPTY: &str = "memory.force_empty";
+    match place.hierarchy {
+        Hierarchy::V1 => match super::write(&place.path, FORCE_EMPTY, "0") {
+            // It could not empty the group, since there are processes in it; that was not the point.
+            Err(CgroupError::File { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {}
+            outcome => outcome?,
+        },
+        Hierarchy::V2 => {
+            // Lowering `memory.high` is what takes the stocks back on v2. While it is low, a member that asks for
+            // memory is held up; it goes on when the old value is back.
+            let before = read(&place.path, HIGH)?;
+            let lowered = super::write(&place.path, HIGH, "0");
+            super::write(&place.path, HIGH, &before)?;
+            lowered?;
+        }
+    }
+    // The stocks of other CPUs come back by work queued there.
+    const TRIES: u32 = 25;
+    let mut last = usage(place)?.current;
+    let mut same = 0;
+    for _ in 0..TRIES {
+        std::thread::sleep(Duration::from_millis(2));
+        let now = usage(place)?.current;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        if same == 3 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Reads what is charged.

@@ -328,6 +328,7 @@ impl Container {
 
     fn end(&mut self) -> Result<(), ContainerError> {
         self.signal(libc::SIGKILL)?;
+        self.group.iter().try_for_each(Group::thaw_if_frozen)?;
         self.child.wait().map_err(|source| ContainerError::Process { act: "wait for", source })?;
         Ok(())
     }

@@ -9,6 +9,9 @@
 //! - `__workload hold`: does nothing until it is killed; keeps a container, and so its namespaces, alive.
 //! - `__workload TEST server|client --option value ...`: one end of a network test, see [`arguments::Arguments`].
 //!
+//! - `__workload touch PAGES`, `cache`, `fork COUNT`, `spin THREADS`: programs that are steered over a board of shared
+//!   memory on standard input, see [`steer`].
+//!
 //! # The network tests
 //!
 //! | test | one flow | a message |
@@ -40,16 +43,21 @@
 //! each flow's own thread at both edges.
 
 pub mod arguments;
+pub mod cache;
 mod client;
 mod control;
 mod flow;
+pub mod fork;
 pub mod result;
 mod server;
 mod socket;
+pub mod spin;
 mod stamp;
+pub mod steer;
 mod tcp_crr;
 mod tcp_rr;
 mod tcp_stream;
+pub mod touch;
 mod udp_rr;
 mod udp_stream;
 mod window;
@@ -197,6 +205,15 @@ pub fn dispatch(entry_ns: u64, mut arguments: impl Iterator<Item = OsString>) ->
     match name.as_deref().and_then(|name| name.to_str()) {
         Some("stamp") => Some(stamp::run(entry_ns, io::stdout())),
         Some("hold") => hold(),
+        Some(touch::NAME) => Some(steer::run(touch::word::COUNT, arguments, touch::run)),
+        Some(cache::NAME) => Some(steer::run(cache::word::COUNT, arguments, cache::run)),
+        Some(fork::NAME) => Some(steer::run(fork::word::COUNT, arguments, fork::run)),
+        Some(spin::NAME) => {
+            let arguments: Vec<OsString> = arguments.collect();
+            let text: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            let threads = spin::threads(&text).unwrap_or(0);
+            Some(steer::run(spin::word::count(threads), arguments.into_iter(), spin::run))
+        }
         name => Some(report(network_test(name, arguments))),
     }
 }
