@@ -49,7 +49,12 @@ impl Group {
     /// again.
     pub fn create(layout: &Layout, default_devices: bool) -> Result<Self, CgroupError> {
         // On an early return the group's own drop removes what was made.
-        let mut group = Self { name: fresh_name(), places: BTreeMap::new(), frozen: AtomicBool::new(false), devices: Mutex::new(None) };
+        let mut group = Self {
+            name: fresh_name(),
+            places: BTreeMap::new(),
+            frozen: AtomicBool::new(false),
+            devices: Mutex::new(None),
+        };
         for (controller, mount_point) in &layout.v1 {
             let path = create_v1(mount_point, *controller, default_devices, &group.name)?;
             group.places.insert(*controller, Place { hierarchy: Hierarchy::V1, path });
@@ -75,7 +80,12 @@ impl Group {
     /// # Errors
     /// As for [`Group::create`]; EBUSY on v2 when this one has processes.
     pub fn create_child(&self) -> Result<Self, CgroupError> {
-        let mut group = Self { name: fresh_name(), places: BTreeMap::new(), frozen: AtomicBool::new(false), devices: Mutex::new(None) };
+        let mut group = Self {
+            name: fresh_name(),
+            places: BTreeMap::new(),
+            frozen: AtomicBool::new(false),
+            devices: Mutex::new(None),
+        };
         if let Some(unified) = self.unified() {
             let passed_on: Vec<&str> = self
                 .places

@@ -44,6 +44,9 @@ pub struct Usage {
     pub current: u64,
     /// The most that was charged at any time, in bytes; on v2 since Linux 5.19.
     pub peak: Option<u64>,
+    /// The most that was charged of memory and swap together, in bytes: at any time on v1; on v2, since Linux 6.5, the
+    /// sum of both peaks, which need not have come together.
+    pub peak_with_swap: Option<u64>,
     /// How often the limit was hit.
     pub failures: u64,
     /// How many processes the OOM killer ended.
@@ -191,6 +194,7 @@ fn v1_usage(path: &Path) -> Result<Usage, CgroupError> {
     Ok(Usage {
         current: read_number(path, "memory.usage_in_bytes")?,
         peak: Some(read_number(path, "memory.max_usage_in_bytes")?),
+        peak_with_swap: number_if_present(path, "memory.memsw.max_usage_in_bytes")?,
         failures: read_number(path, "memory.failcnt")?,
         oom_kills: read_keyed(path, OOM_CONTROL, &oom, "oom_kill")?,
         ..Usage::default()
@@ -267,9 +271,11 @@ fn v2_limit(path: &Path, new: Option<Limit>) -> Result<Limit, CgroupError> {
 fn v2_usage(path: &Path) -> Result<Usage, CgroupError> {
     let events = read(path, EVENTS)?;
     let count = |key| read_keyed(path, EVENTS, &events, key);
+    let peak = number_if_present(path, "memory.peak")?;
     Ok(Usage {
         current: read_number(path, "memory.current")?,
-        peak: number_if_present(path, "memory.peak")?,
+        peak,
+        peak_with_swap: peak.zip(number_if_present(path, "memory.swap.peak")?).map(|(memory, swap)| memory + swap),
         failures: count("max")?,
         oom_kills: count("oom_kill")?,
         ooms: keyed(&events, "oom"),

@@ -74,11 +74,12 @@ impl OomWatch {
                 Some(signal) => (signal.as_fd(), PollFlags::POLLIN),
                 None => (self.file.as_fd(), PollFlags::POLLPRI),
             };
-            let woken = match poll(&mut [PollFd::new(fd, flags)], PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-                Ok(ready) => ready > 0,
-                Err(nix::errno::Errno::EINTR) => false,
-                Err(errno) => return Err(CgroupError::file("wait for", &self.path)(errno.into())),
-            };
+            let woken =
+                match poll(&mut [PollFd::new(fd, flags)], PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                    Ok(ready) => ready > 0,
+                    Err(nix::errno::Errno::EINTR) => false,
+                    Err(errno) => return Err(CgroupError::file("wait for", &self.path)(errno.into())),
+                };
             // memory.events has other events too.
             if woken && (self.signal.is_some() || self.kills()? > self.before) {
                 return Ok(true);

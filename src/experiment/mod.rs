@@ -3,7 +3,11 @@
 //! An experiment is made for one case. It prepares once, measures once a block, and gives everything back at the
 //! end. It knows nothing of blocks' order, of warm-up or of files: it pushes what it saw into [`Observations`].
 
+pub mod freezer;
+pub mod memory;
 pub mod network;
+pub mod pids;
+mod subject;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -161,5 +165,8 @@ pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
     Ok(match &case.kind {
         CaseKind::Startup(case) => Box::new(startup::Startup::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Network(case) => Box::new(network::NetworkExperiment::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Memory(case) => Box::new(memory::Memory::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Pids(case) => Box::new(pids::Pids::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Freezer(case) => Box::new(freezer::Freezer::new(case.clone(), runtime(case.runtime)?)),
     })
 }

@@ -113,9 +113,8 @@ pub fn cached_pages(file: BorrowedFd<'_>, length: u64) -> io::Result<u64> {
     let length = usize::try_from(length).map_err(io::Error::other)?;
     let mut present = vec![0_u8; length.div_ceil(page as usize)];
     // SAFETY: a new mapping at an address of the kernel's choice, never dereferenced.
-    let mapping = unsafe {
-        libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    };
+    let mapping =
+        unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
     if mapping == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
