@@ -80,12 +80,30 @@ pub(super) fn apply(place: &Place, limits: &Limits, applied: &mut Vec<Applied>) 
 /// # Errors
 /// When a file cannot be written.
 pub fn settle(place: &Place) -> Result<(), CgroupError> {
+    // Each round ages what was in use lately, so that a later one can reclaim it.
+    const ROUNDS: u32 = 8;
+    let mut last = u64::MAX;
+    let mut same = 0;
+    for _ in 0..ROUNDS {
+        reclaim(place)?;
+        let now = steady_usage(place)?;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        if same == 2 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One round of [`settle`].
+fn reclaim(place: &Place) -> Result<(), CgroupError> {
     const FORCE_EMPTY: &str = "memory.force_empty";
     match place.hierarchy {
         Hierarchy::V1 => match super::write(&place.path, FORCE_EMPTY, "0") {
             // It could not empty the group, since there are processes in it; that was not the point.
-            Err(CgroupError::File { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {}
-            outcome => outcome?,
+            Err(CgroupError::File { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+            outcome => outcome,
         },
         Hierarchy::V2 => {
             // Lowering `memory.high` is what takes the stocks back on v2. While it is low, a member that asks for
@@ -93,15 +111,18 @@ pub fn settle(place: &Place) -> Result<(), CgroupError> {
             let before = read(&place.path, HIGH)?;
             let lowered = super::write(&place.path, HIGH, "0");
             super::write(&place.path, HIGH, &before)?;
-            lowered?;
+            lowered
         }
     }
-    // The stocks of other CPUs come back by work queued there.
-    const TRIES: u32 = 25;
+}
+
+/// The usage once it no longer moves: the stocks of other CPUs come back by work queued there.
+fn steady_usage(place: &Place) -> Result<u64, CgroupError> {
+    const TRIES: u32 = 20;
     let mut last = usage(place)?.current;
     let mut same = 0;
     for _ in 0..TRIES {
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(1));
         let now = usage(place)?.current;
         same = if now == last { same + 1 } else { 0 };
         last = now;
@@ -109,7 +130,7 @@ pub fn settle(place: &Place) -> Result<(), CgroupError> {
             break;
         }
     }
-    Ok(())
+    Ok(last)
 }
 
 /// Reads what is charged.

@@ -88,10 +88,15 @@ impl Subject {
         ready: impl Fn(&Board) -> bool,
     ) -> Result<(), ExperimentError> {
         let deadline_ns = clock::now_ns() + PATIENCE_NS;
-        while !self.board.wait(SLICE, &ready) {
+        loop {
+            if stop.requested() {
+                return Err(ExperimentError::Interrupted);
+            }
+            if self.board.wait(SLICE, &ready) {
+                return Ok(());
+            }
             self.look(what, deadline_ns, stop)?;
         }
-        Ok(())
     }
 
     /// What a wait looks at between two slices: the user's wish, the program's complaint, its end, the time.

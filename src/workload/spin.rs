@@ -12,6 +12,9 @@ pub const NAME: &str = "spin";
 /// The most threads.
 pub const MAX_THREADS: u64 = 1000;
 
+/// After so many rounds (some µs) a thread lets the others have the CPU.
+const TURN: u64 = 1000;
+
 /// The words of its board; each thread has a cache line.
 pub mod word {
     /// In: the number of the current watch; a thread that sees a new one stamps it.
@@ -67,6 +70,10 @@ fn spin(board: &Board, thread: usize) -> ! {
     loop {
         round += 1;
         board.set(rounds, round);
+        // So that each gets its turn soon, however many there are; the scheduler's slice is milliseconds long.
+        if round % TURN == 0 {
+            std::thread::yield_now();
+        }
         let watch = board.get(word::WATCH);
         if watch != known {
             known = watch;
