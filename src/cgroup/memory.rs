@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use cgroups_rs::MaxValue;
 use cgroups_rs::memory::{MemController, SetMemory};
@@ -43,6 +44,9 @@ pub struct Usage {
     pub current: u64,
     /// The most that was charged at any time, in bytes; on v2 since Linux 5.19.
     pub peak: Option<u64>,
+    /// The most that was charged of memory and swap together, in bytes: at any time on v1; on v2, since Linux 6.5, the
+    /// sum of both peaks, which need not have come together.
+    pub peak_with_swap: Option<u64>,
     /// How often the limit was hit.
     pub failures: u64,
     /// How many processes the OOM killer ended.
@@ -65,6 +69,68 @@ pub(super) fn apply(place: &Place, limits: &Limits, applied: &mut Vec<Applied>) 
         Hierarchy::V1 => v1_apply(&place.path, limits, applied),
         Hierarchy::V2 => v2_apply(&place.path, limits, applied),
     }
+}
+
+/// Brings what is charged down to what is in use: reclaims what can be reclaimed (page cache first) and takes back
+/// the pages that are charged but not used.
+///
+/// The kernel charges in batches of 64 pages and keeps the rest for later, a stock on each CPU, so that what it says
+/// is up to a batch a CPU too high; and it says nothing of that. The members of the group should be asleep.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn settle(place: &Place) -> Result<(), CgroupError> {
+    // Each round ages what was in use lately, so that a later one can reclaim it.
+    const ROUNDS: u32 = 8;
+    let mut last = u64::MAX;
+    let mut same = 0;
+    for _ in 0..ROUNDS {
+        reclaim(place)?;
+        let now = steady_usage(place)?;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        if same == 2 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One round of [`settle`].
+fn reclaim(place: &Place) -> Result<(), CgroupError> {
+    const FORCE_EMPTY: &str = "memory.force_empty";
+    match place.hierarchy {
+        Hierarchy::V1 => match super::write(&place.path, FORCE_EMPTY, "0") {
+            // It could not empty the group, since there are processes in it; that was not the point.
+            Err(CgroupError::File { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+            outcome => outcome,
+        },
+        Hierarchy::V2 => {
+            // Lowering `memory.high` is what takes the stocks back on v2. While it is low, a member that asks for
+            // memory is held up; it goes on when the old value is back.
+            let before = read(&place.path, HIGH)?;
+            let lowered = super::write(&place.path, HIGH, "0");
+            super::write(&place.path, HIGH, &before)?;
+            lowered
+        }
+    }
+}
+
+/// The usage once it no longer moves: the stocks of other CPUs come back by work queued there.
+fn steady_usage(place: &Place) -> Result<u64, CgroupError> {
+    const TRIES: u32 = 20;
+    let mut last = usage(place)?.current;
+    let mut same = 0;
+    for _ in 0..TRIES {
+        std::thread::sleep(Duration::from_millis(1));
+        let now = usage(place)?.current;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        if same == 3 {
+            break;
+        }
+    }
+    Ok(last)
 }
 
 /// Reads what is charged.
@@ -149,6 +215,7 @@ fn v1_usage(path: &Path) -> Result<Usage, CgroupError> {
     Ok(Usage {
         current: read_number(path, "memory.usage_in_bytes")?,
         peak: Some(read_number(path, "memory.max_usage_in_bytes")?),
+        peak_with_swap: number_if_present(path, "memory.memsw.max_usage_in_bytes")?,
         failures: read_number(path, "memory.failcnt")?,
         oom_kills: read_keyed(path, OOM_CONTROL, &oom, "oom_kill")?,
         ..Usage::default()
@@ -225,9 +292,11 @@ fn v2_limit(path: &Path, new: Option<Limit>) -> Result<Limit, CgroupError> {
 fn v2_usage(path: &Path) -> Result<Usage, CgroupError> {
     let events = read(path, EVENTS)?;
     let count = |key| read_keyed(path, EVENTS, &events, key);
+    let peak = number_if_present(path, "memory.peak")?;
     Ok(Usage {
         current: read_number(path, "memory.current")?,
-        peak: number_if_present(path, "memory.peak")?,
+        peak,
+        peak_with_swap: peak.zip(number_if_present(path, "memory.swap.peak")?).map(|(memory, swap)| memory + swap),
         failures: count("max")?,
         oom_kills: count("oom_kill")?,
         ooms: keyed(&events, "oom"),

@@ -23,6 +23,7 @@ pub mod freezer;
 pub mod group;
 pub mod limits;
 pub mod memory;
+pub mod oom;
 pub mod owner;
 pub mod pids;
 pub mod pressure;

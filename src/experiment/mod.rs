@@ -4,7 +4,11 @@
 //! end. It knows nothing of blocks' order, of warm-up or of files: it pushes what it saw into [`Observations`].
 
 pub mod cpu;
+pub mod freezer;
+pub mod memory;
 pub mod network;
+pub mod pids;
+mod subject;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -163,5 +167,8 @@ pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
         CaseKind::Startup(case) => Box::new(startup::Startup::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Cpu(case) => Box::new(cpu::CpuExperiment::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Network(case) => Box::new(network::NetworkExperiment::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Memory(case) => Box::new(memory::Memory::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Pids(case) => Box::new(pids::Pids::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Freezer(case) => Box::new(freezer::Freezer::new(case.clone(), runtime(case.runtime)?)),
     })
 }

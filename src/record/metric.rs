@@ -65,6 +65,18 @@ metrics! {
     "cpu" "throttled_periods" "count" Lower "periods in which the group used its quota up (nr_throttled)";
     "cpu" "placement_looks" "count" Higher "how often the threads looked on which CPU they ran";
     "cpu" "wakeup_latency" "ns" Lower "from the instant a sleep ends until the thread runs";
+    "memory" "page_touch" "ns" Lower "a first write to a page of anonymous memory, the mean from first to last";
+    "memory" "page_read" "ns" Lower "a page read from a file through the page cache, the mean over the file";
+    "memory" "charge_batch" "bytes" Lower "the largest step in which the accounted usage rises while single pages are touched";
+    "memory" "kill_delay" "ns" Lower "from the last page that was touched below the limit until the killed program was reaped";
+    "memory" "oom_event_delay" "ns" Lower "from the last page that was touched below the limit until the kernel's event reached the harness";
+    "memory" "soft_excess" "ratio" Lower "memory held above the soft limit, as a part of it; v1 pushes back only when the host is short";
+    "memory" "shrink_time" "ns" Lower "from writing a limit below the usage until the kernel had refused it or made it true";
+    "pids" "fork_time" "ns" Lower "a fork that succeeds, the mean of those up to the limit";
+    "pids" "refused_fork_time" "ns" Lower "a fork that the limit refuses";
+    "freezer" "freeze_time" "ns" Lower "from the request until the kernel says that every task is frozen";
+    "freezer" "thaw_time" "ns" Lower "from the request until the first thread ran again";
+    "freezer" "thaw_all_time" "ns" Lower "from the request until every thread had run again";
 }
 
 /// Looks a metric up by its name.

@@ -40,7 +40,7 @@ impl Runtime for Builtin {
         spec.limits = Some(request.limits);
         spec.devices = request.devices;
         spec.group_parent = request.group_parent;
-        let stdio = Stdio { stdout: request.stdout, ..Stdio::default() };
+        let stdio = Stdio { stdin: request.stdin, stdout: request.stdout, ..Stdio::default() };
         let container = Container::start(&spec, &request.network, stdio, request.requested_ns)
             .map_err(RuntimeError::while_doing("starting a container"))?;
         Ok(Box::new(BuiltinInstance(container)))

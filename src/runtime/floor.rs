@@ -48,8 +48,9 @@ impl Floor {
             plan.push("network", Op::JoinNamespace { fd, kind: libc::CLONE_NEWNET });
         }
         let null = self.null.as_raw_fd();
+        let stdin = request.stdin.as_ref().map_or(null, AsRawFd::as_raw_fd);
         let stdout = request.stdout.as_ref().map_or(null, AsRawFd::as_raw_fd);
-        for (from, to) in [(null, 0), (stdout, 1), (null, 2)] {
+        for (from, to) in [(stdin, 0), (stdout, 1), (null, 2)] {
             plan.push("streams", Op::Descriptor { from, to });
         }
         let arguments = ["isobench".to_owned()].into_iter().chain(workload_arguments(&request.workload));

@@ -23,6 +23,8 @@ pub struct StartRequest {
     pub workload: Vec<String>,
     /// How it is connected.
     pub network: Network,
+    /// The program's standard input; absent: /dev/null.
+    pub stdin: Option<OwnedFd>,
     /// The program's standard output; absent: /dev/null.
     pub stdout: Option<OwnedFd>,
     /// When it was asked for: ns of CLOCK_MONOTONIC. The phases begin here.
@@ -36,12 +38,13 @@ pub struct StartRequest {
 }
 
 impl StartRequest {
-    /// A request made now, with no limit, no further device and no output.
+    /// A request made now, with no limit, no further device, no input and no output.
     #[must_use]
     pub fn new(workload: Vec<String>, network: Network) -> Self {
         Self {
             workload,
             network,
+            stdin: None,
             stdout: None,
             requested_ns: clock::now_ns(),
             limits: Limits::default(),

@@ -21,7 +21,12 @@ use super::{Case, CaseKind, CpuCase, CpuControl, CpuSetting, CpuSpin, RuntimeKin
 pub(super) const KEYS: &[super::Key] = &[
     ("runtime", "builtin", "\"builtin\"", "the runtime of the containers"),
     ("setting", "shares, quota, cpuset, wakeup", "required", "what is asked of the kernel"),
-    ("shares", "\"1024:512\": 1 to 8 numbers, 2 to 262144", "\"1024:512\"", "shares, wakeup: a container each, on one CPU"),
+    (
+        "shares",
+        "\"1024:512\": 1 to 8 numbers, 2 to 262144",
+        "\"1024:512\"",
+        "shares, wakeup: a container each, on one CPU",
+    ),
     ("nested", "true, false", "false", "shares: the first group holds a group of these shares itself"),
     ("conservation", "true, false", "false", "shares: the last container rests, then runs alone"),
     ("percent", "1 to 25600", "50", "quota: CPU time in percent of one CPU"),
@@ -220,11 +225,9 @@ pub(super) fn parameters(case: &CpuCase) -> Vec<(&'static str, String)> {
             ("period", plain(*period)),
             ("spin", spin.to_string()),
         ],
-        CpuSetting::Cpuset { cpus, threads } => vec![
-            ("setting", CpuControl::Cpuset.to_string()),
-            ("cpus", cpus.clone()),
-            ("threads", threads.to_string()),
-        ],
+        CpuSetting::Cpuset { cpus, threads } => {
+            vec![("setting", CpuControl::Cpuset.to_string()), ("cpus", cpus.clone()), ("threads", threads.to_string())]
+        }
         CpuSetting::Wakeup { shares } => {
             vec![("setting", CpuControl::Wakeup.to_string()), ("shares", joined(shares))]
         }

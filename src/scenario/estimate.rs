@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Case, CaseKind, NetworkMode, RuntimeKind, Scenario, cpu};
+use super::{Case, CaseKind, MemorySetting, NetworkMode, RuntimeKind, Scenario, cpu};
 
 /// What `--quick` aims at for the blocks; the rest of its 20 s is for preparing, summarising and drawing.
 pub(super) const QUICK_BUDGET: Duration = Duration::from_secs(14);
@@ -15,11 +15,15 @@ const QUICK_BLOCKS: u32 = 3;
 const QUICK_DURATION: Duration = Duration::from_millis(100);
 /// `--quick` lets a flow run at least so long before it measures.
 const QUICK_WARMUP: Duration = Duration::from_millis(20);
+/// `--quick` watches a frozen container at least so long.
+const QUICK_FROZEN: Duration = Duration::from_millis(10);
 
 /// Making a lab, a peer and what else the blocks of one case share, and giving it back.
 const PREPARE: Duration = Duration::from_millis(40);
 /// Beside the measured time of a network sample: two containers or processes, connecting, collecting.
 const SAMPLE_OVERHEAD: Duration = Duration::from_millis(60);
+/// Beside the work of a steered container: starting it, letting its group settle, removing it.
+const STEERED_OVERHEAD: Duration = Duration::from_millis(60);
 /// Between two cases of a block: reading the signs of disturbance, progress.
 const BETWEEN: Duration = Duration::from_millis(2);
 
@@ -42,6 +46,13 @@ pub(super) fn of_case(case: &Case) -> Duration {
         }
         CaseKind::Network(case) => case.warmup + case.duration + SAMPLE_OVERHEAD,
         CaseKind::Cpu(case) => cpu::estimate(case),
+        CaseKind::Memory(case) => {
+            // A page touched or read, and given back.
+            let page = Duration::from_nanos(if case.setting == MemorySetting::Cache { 12_000 } else { 3000 });
+            STEERED_OVERHEAD + page * u32::try_from(case.limit >> 12).unwrap_or(u32::MAX)
+        }
+        CaseKind::Pids(case) => STEERED_OVERHEAD + Duration::from_micros(600) * case.limit,
+        CaseKind::Freezer(case) => STEERED_OVERHEAD + 3 * (case.frozen + Duration::from_millis(4) * case.threads),
     }
 }
 
@@ -72,7 +83,10 @@ fn apply(scenario: &mut Scenario, full: &Scenario, scale: f64) {
             (CaseKind::Cpu(case), CaseKind::Cpu(full)) => {
                 case.duration = full.duration.mul_f64(scale).max(cpu::shortest(full));
             }
-            // `full` is a clone of `scenario`: its cases are of the same kinds.
+            (CaseKind::Freezer(case), CaseKind::Freezer(full)) => {
+                case.frozen = full.frozen.mul_f64(scale).max(QUICK_FROZEN.min(full.frozen));
+            }
+            // What the others do is given by their limit. `full` is a clone of `scenario`: its cases are of the same kinds.
             _ => {}
         }
     }

@@ -21,9 +21,12 @@ use source::Sources;
 mod check;
 mod cpu;
 mod estimate;
+mod freezer;
 mod matrix;
+mod memory;
 mod network;
 mod parse;
+mod pids;
 mod raw;
 mod read;
 mod source;
@@ -52,6 +55,9 @@ pub const TABLES: &[(&str, &[Key])] = &[
     ("[[experiment]] kind = \"startup\"", startup::KEYS),
     ("[[experiment]] kind = \"network\"", network::KEYS),
     ("[[experiment]] kind = \"cpu\"", cpu::KEYS),
+    ("[[experiment]] kind = \"memory\"", memory::KEYS),
+    ("[[experiment]] kind = \"pids\"", pids::KEYS),
+    ("[[experiment]] kind = \"freezer\"", freezer::KEYS),
     ("[[check]]", check::KEYS),
 ];
 
@@ -123,6 +129,9 @@ impl Case {
             CaseKind::Startup(case) => (case.runtime, Some(case.network), startup::parameters(case)),
             CaseKind::Network(case) => (case.runtime, Some(case.network), network::parameters(case)),
             CaseKind::Cpu(case) => (case.runtime, None, cpu::parameters(case)),
+            CaseKind::Memory(case) => (case.runtime, None, memory::parameters(case)),
+            CaseKind::Pids(case) => (case.runtime, None, pids::parameters(case)),
+            CaseKind::Freezer(case) => (case.runtime, None, freezer::parameters(case)),
         };
         CaseRecord {
             id: self.id.clone(),
@@ -149,6 +158,9 @@ impl CaseKind {
             CaseKind::Startup(_) => "startup",
             CaseKind::Network(_) => "network",
             CaseKind::Cpu(_) => "cpu",
+            CaseKind::Memory(_) => "memory",
+            CaseKind::Pids(_) => "pids",
+            CaseKind::Freezer(_) => "freezer",
         }
     }
 
@@ -159,6 +171,9 @@ impl CaseKind {
             CaseKind::Startup(_) => startup::METRICS,
             CaseKind::Network(case) => network::metrics(case.test),
             CaseKind::Cpu(case) => cpu::metrics(case),
+            CaseKind::Memory(case) => memory::metrics(case.setting),
+            CaseKind::Pids(_) => pids::METRICS,
+            CaseKind::Freezer(_) => freezer::METRICS,
         }
     }
 }
@@ -194,6 +209,43 @@ pub enum CaseKind {
     Network(NetworkCase),
     /// CPU shares, quota, placement and wake-up latency.
     Cpu(CpuCase),
+    /// Limits of memory.
+    Memory(MemoryCase),
+    /// The limit of tasks.
+    Pids(PidsCase),
+    /// Stopping and going on.
+    Freezer(FreezerCase),
+}
+
+/// A case of the `memory` experiment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryCase {
+    /// The runtime under test.
+    pub runtime: RuntimeKind,
+    /// What is asked of the controller.
+    pub setting: MemorySetting,
+    /// The limit, in bytes.
+    pub limit: u64,
+}
+
+/// A case of the `pids` experiment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PidsCase {
+    /// The runtime under test.
+    pub runtime: RuntimeKind,
+    /// The limit, in tasks.
+    pub limit: u32,
+}
+
+/// A case of the `freezer` experiment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreezerCase {
+    /// The runtime under test.
+    pub runtime: RuntimeKind,
+    /// Threads that never rest.
+    pub threads: u32,
+    /// How long they are watched while they are frozen.
+    pub frozen: Duration,
 }
 
 /// A case of the `startup` experiment.
@@ -325,6 +377,26 @@ named! {
         Bridge = "bridge",
         /// Shares the namespace of another container, itself on the bridge.
         Container = "container",
+    }
+}
+
+named! {
+    /// What the `memory` experiment asks of the controller.
+    MemorySetting {
+        /// A limit: who touches more anonymous memory is killed there.
+        Limit = "limit",
+        /// A limit, and a file that is larger: the page cache is reclaimed and nobody is killed.
+        Cache = "cache",
+        /// A soft limit: on v2 who goes beyond is slowed down; on v1 nothing happens until the host is short.
+        Soft = "soft",
+        /// A limit and no swap.
+        NoSwap = "no-swap",
+        /// A limit, and as much swap as memory.
+        Swap = "swap",
+        /// A limit below what is in use already, all of it anonymous: v1 refuses it, v2 kills.
+        Shrink = "shrink",
+        /// A limit below what is in use already, most of it page cache: it is reclaimed.
+        ShrinkCache = "shrink-cache",
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::RuntimeKind;
 use super::matrix::Dimension;
 use super::raw::{Entry, Node, Value};
 use super::source::{Problem, Span, suggest};
@@ -263,6 +264,16 @@ pub(super) fn name<T: Copy + fmt::Display + 'static>(
                 Err(Wrong::new(format!("unknown {what} `{text}`"), suggest(text, &known)))
             }
         }
+    }
+}
+
+/// Reads a runtime that puts its containers in control groups.
+pub(super) fn grouped_runtime(node: &Node) -> Result<RuntimeKind, Wrong> {
+    match name("runtime", RuntimeKind::ALL)(node)? {
+        RuntimeKind::Floor => {
+            Err(Wrong::new("the floor has no control groups: it is a bare clone3 and exec", "use \"builtin\""))
+        }
+        runtime => Ok(runtime),
     }
 }
 

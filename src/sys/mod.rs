@@ -4,13 +4,16 @@
 //! `network` and `lab` hold its namespaces, `runtime` reads its clock.
 #![allow(unsafe_code)]
 
+pub mod board;
 pub mod bpf;
 pub mod clock;
+pub mod fork;
 mod interpret;
 pub mod launch;
 pub mod netns;
 pub mod page;
 pub mod plan;
+pub mod region;
 pub mod sockopt;
 pub mod tcp_info;
 

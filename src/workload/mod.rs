@@ -11,6 +11,9 @@
 //!   [`roam`].
 //! - `__workload TEST server|client --option value ...`: one end of a network test, see [`arguments::Arguments`].
 //!
+//! - `__workload touch PAGES`, `cache`, `fork COUNT`, `spin THREADS`: programs that are steered over a board of shared
+//!   memory on standard input, see [`steer`].
+//!
 //! # The network tests
 //!
 //! | test | one flow | a message |
@@ -44,18 +47,23 @@
 
 pub mod arguments;
 pub mod burn;
+pub mod cache;
 mod client;
 mod control;
 pub mod doze;
 mod flow;
+pub mod fork;
 pub mod result;
 pub mod roam;
 mod server;
 mod socket;
+pub mod spin;
 mod stamp;
+pub mod steer;
 mod tcp_crr;
 mod tcp_rr;
 mod tcp_stream;
+pub mod touch;
 mod udp_rr;
 mod udp_stream;
 mod window;
@@ -204,6 +212,15 @@ pub fn dispatch(entry_ns: u64, mut arguments: impl Iterator<Item = OsString>) ->
         Some("stamp") => Some(stamp::run(entry_ns, io::stdout())),
         Some("hold") => hold(),
         Some(name @ ("burn" | "doze" | "roam")) => Some(report(cpu_program(name, arguments))),
+        Some(touch::NAME) => Some(steer::run(touch::word::COUNT, arguments, touch::run)),
+        Some(cache::NAME) => Some(steer::run(cache::word::COUNT, arguments, cache::run)),
+        Some(fork::NAME) => Some(steer::run(fork::word::COUNT, arguments, fork::run)),
+        Some(spin::NAME) => {
+            let arguments: Vec<OsString> = arguments.collect();
+            let text: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            let threads = spin::threads(&text).unwrap_or(0);
+            Some(steer::run(spin::word::count(threads), arguments.into_iter(), spin::run))
+        }
         name => Some(report(network_test(name, arguments))),
     }
 }

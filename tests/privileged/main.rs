@@ -5,9 +5,13 @@
 mod cgroup;
 mod container;
 mod escape;
+mod faulty;
+mod freezer;
 mod harness;
+mod memory;
 mod network;
 mod pair;
+mod pids;
 mod shell;
 mod traffic;
 mod workload;
@@ -29,6 +33,9 @@ fn main() -> ExitCode {
     tests.extend(network::cases());
     tests.extend(workload::cases());
     tests.extend(traffic::cases());
+    tests.extend(memory::cases());
+    tests.extend(pids::cases());
+    tests.extend(freezer::cases());
     let conclusion = harness::run(tests);
     shell::remove_layer();
     conclusion.exit_code()

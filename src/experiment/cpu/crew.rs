@@ -93,7 +93,8 @@ pub(super) fn perform(
             return Ok(seen);
         }
     }
-    let reason = format!("{count} containers could not be started within {} ms each", (START_NS << (TRIES - 1)) / 1_000_000);
+    let reason =
+        format!("{count} containers could not be started within {} ms each", (START_NS << (TRIES - 1)) / 1_000_000);
     Err(failed("starting the containers")(reason))
 }
 
@@ -173,12 +174,8 @@ fn stopped(error: EndError) -> ExperimentError {
 
 impl Reading {
     fn take(ends: &[End]) -> Result<Self, CgroupError> {
-        let mut reading = Self {
-            at_ns: clock::now_ns(),
-            harness_ns: clock::process_cpu_ns(),
-            idle_ns: idle_ns(),
-            ..Self::default()
-        };
+        let mut reading =
+            Self { at_ns: clock::now_ns(), harness_ns: clock::process_cpu_ns(), idle_ns: idle_ns(), ..Self::default() };
         for group in groups(ends) {
             let place = |controller| group.and_then(|group| group.place(controller));
             reading.usage_ns.push(place(Controller::Cpuacct).map(usage_ns).transpose()?);
@@ -242,7 +239,10 @@ mod tests {
         let (a, b) = (reading(Some(5), 10), reading(Some(25), 30));
         assert_eq!(a.charged_until(&b, 0), Some(20.0));
         assert_eq!(a.idle_until(&b, 0), Some(20));
-        assert_eq!((a.charged_until(&reading(None, 0), 0), a.charged_until(&b, 1), a.idle_until(&b, 9)), (None, None, None));
+        assert_eq!(
+            (a.charged_until(&reading(None, 0), 0), a.charged_until(&b, 1), a.idle_until(&b, 9)),
+            (None, None, None)
+        );
     }
 
     #[test]

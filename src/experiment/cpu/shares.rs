@@ -267,14 +267,7 @@ impl Round<'_> {
         idle_ns / read_ns * span.elapsed_ns() as f64
     }
 
-    fn push(
-        &self,
-        into: &mut Observations,
-        setting: String,
-        requested: f64,
-        achieved: f64,
-        accounted: Option<f64>,
-    ) {
+    fn push(&self, into: &mut Observations, setting: String, requested: f64, achieved: f64, accounted: Option<f64>) {
         into.enforcement.push(EnforcementObservation {
             controller: "cpu",
             setting,

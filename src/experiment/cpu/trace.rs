@@ -103,9 +103,8 @@ pub(super) fn whole_periods(threads: &[Course<'_>], period_ns: u64, window: Wind
         let apart = gap.end_ns.abs_diff(phase.end_ns) % period_ns.max(1);
         apart.min(period_ns - apart) <= NEAR_NS.min(period_ns / 8)
     };
-    let explained = |phase: &&Gap| -> u64 {
-        gaps.iter().filter(|gap| near(gap, phase)).map(|gap| gap.end_ns - gap.start_ns).sum()
-    };
+    let explained =
+        |phase: &&Gap| -> u64 { gaps.iter().filter(|gap| near(gap, phase)).map(|gap| gap.end_ns - gap.start_ns).sum() };
     let Some(phase) = gaps.iter().max_by_key(explained) else { return window };
     let refills = || gaps.iter().filter(|gap| near(gap, phase)).map(|gap| gap.end_ns);
     match (refills().min(), refills().max()) {

@@ -1,0 +1,62 @@
+//! `kind = "memory"`: every runtime × setting × limit.
+//!
+//! A case is called `memory/<runtime>/<setting>/<limit>`, as in `memory/builtin/limit/64M`.
+
+use super::matrix::product;
+use super::read::{self, Table};
+use super::{Case, CaseKind, MemoryCase, MemorySetting};
+
+/// The keys that span the matrix and the rest, for `isobench list`: name, values or range, default.
+pub(super) const KEYS: &[super::Key] = &[
+    ("runtime", "builtin", "\"builtin\"", "what is put under test"),
+    (
+        "setting",
+        "limit, cache, soft, no-swap, swap, shrink, shrink-cache",
+        "required",
+        "what is asked of the controller: see the experiment",
+    ),
+    ("limit", "\"4M\" to \"2G\"", "\"64M\"", "the limit, in bytes; kept by the kernel in whole pages"),
+];
+
+/// What a case measures, by its setting.
+pub(super) fn metrics(setting: MemorySetting) -> &'static [&'static str] {
+    match setting {
+        MemorySetting::Limit | MemorySetting::NoSwap | MemorySetting::Swap => {
+            &["page_touch", "charge_batch", "kill_delay", "oom_event_delay"]
+        }
+        MemorySetting::Cache => &["page_read"],
+        MemorySetting::Soft => &["page_touch", "soft_excess"],
+        MemorySetting::Shrink | MemorySetting::ShrinkCache => &["shrink_time"],
+    }
+}
+
+/// Reads one `[[experiment]]` of this kind and expands it to its cases.
+pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
+    let runtimes = table.list("runtime", &[super::RuntimeKind::Builtin], read::grouped_runtime);
+    let read_setting = read::name("memory setting", MemorySetting::ALL);
+    let settings = table.required_list("setting", MemorySetting::ALL, read_setting);
+    let limits = table.list("limit", &[64 << 20], read::bytes(4 << 20, 2 << 30));
+    table.finish();
+    product([runtimes.len(), settings.len(), limits.len()])
+        .map(|[r, s, l]| {
+            let case =
+                MemoryCase { runtime: *runtimes.at(r), setting: *settings.at(s), limit: u64::from(*limits.at(l)) };
+            let id = format!("memory/{}/{}/{}", case.runtime, case.setting, short(case.limit));
+            Case { id, baseline: None, kind: CaseKind::Memory(case) }
+        })
+        .collect()
+}
+
+/// The dimensions of a case beside runtime and network, as text.
+pub(super) fn parameters(case: &MemoryCase) -> Vec<(&'static str, String)> {
+    vec![("setting", case.setting.to_string()), ("limit", case.limit.to_string())]
+}
+
+/// A byte count in the largest unit that it is a whole number of.
+fn short(bytes: u64) -> String {
+    let units = [(30, "G"), (20, "M"), (10, "K")];
+    match units.into_iter().find(|(shift, _)| bytes.is_multiple_of(1 << shift)) {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => bytes.to_string(),
+    }
+}

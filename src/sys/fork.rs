@@ -1,0 +1,47 @@
+//! A plain fork, for the workloads that are one process among several inside a container.
+
+use std::io;
+
+use nix::unistd::Pid;
+
+/// Forks a child that runs `body` and ends with the code that it returns. Descriptors and mappings are shared as
+/// fork(2) shares them.
+///
+/// # Errors
+/// EAGAIN beyond a limit on tasks, ENOMEM; EINVAL when this process has more than one thread, because the child would
+/// then find the locks of the others held for ever.
+pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Pid> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a process with threads cannot fork"));
+    }
+    // SAFETY: this is the only thread, so the child has a whole copy of the process and may do what it likes.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(child),
+        nix::unistd::ForkResult::Child => {
+            let guard = AbortOnUnwind;
+            let code = body();
+            std::mem::forget(guard);
+            // SAFETY: ends the process at once; destructors and exit handlers are the parent's.
+            unsafe { libc::_exit(code) }
+        }
+    }
+}
+
+/// A child must not run what the parent has on its stack.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_process_with_threads_is_refused() {
+        // The test harness itself runs each test in a thread.
+        let error = super::fork(|| 0).unwrap_err();
+        assert_eq!(error.to_string(), "a process with threads cannot fork");
+    }
+}
