@@ -3,6 +3,8 @@
 //! An experiment is made for one case. It prepares once, measures once a block, and gives everything back at the
 //! end. It knows nothing of blocks' order, of warm-up or of files: it pushes what it saw into [`Observations`].
 
+pub mod accounting;
+pub mod blkio;
 pub mod network;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -161,5 +163,9 @@ pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
     Ok(match &case.kind {
         CaseKind::Startup(case) => Box::new(startup::Startup::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Network(case) => Box::new(network::NetworkExperiment::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Blkio(case) => Box::new(blkio::BlkioExperiment::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Accounting(case) => {
+            Box::new(accounting::AccountingExperiment::new(case.clone(), runtime(case.runtime)?))
+        }
     })
 }

@@ -5,7 +5,7 @@
 //! one (TIME_WAIT sockets, tuned buffers) carries over. Called by the schedule through [`Experiment`].
 
 mod cpu;
-mod end;
+pub(super) mod end;
 mod metrics;
 mod route;
 mod stage;

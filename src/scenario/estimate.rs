@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Case, CaseKind, NetworkMode, RuntimeKind, Scenario};
+use super::{Case, CaseKind, NetworkMode, RuntimeKind, Scenario, accounting, blkio};
 
 /// What `--quick` aims at for the blocks; the rest of its 20 s is for preparing, summarising and drawing.
 pub(super) const QUICK_BUDGET: Duration = Duration::from_secs(14);
@@ -41,6 +41,8 @@ pub(super) fn of_case(case: &Case) -> Duration {
             start * case.per_block
         }
         CaseKind::Network(case) => case.warmup + case.duration + SAMPLE_OVERHEAD,
+        CaseKind::Blkio(case) => blkio::estimate(case),
+        CaseKind::Accounting(case) => accounting::estimate(case),
     }
 }
 
@@ -67,6 +69,10 @@ fn apply(scenario: &mut Scenario, full: &Scenario, scale: f64) {
             (CaseKind::Network(case), CaseKind::Network(full)) => {
                 case.duration = full.duration.mul_f64(scale).max(QUICK_DURATION.min(full.duration));
                 case.warmup = full.warmup.mul_f64(scale).max(QUICK_WARMUP.min(full.warmup));
+            }
+            (CaseKind::Blkio(case), CaseKind::Blkio(full)) => case.duration = blkio::shortened(full, scale),
+            (CaseKind::Accounting(case), CaseKind::Accounting(full)) => {
+                case.per_block = shrink(full.per_block, scale, 1);
             }
             // `full` is a clone of `scenario`: its cases are of the same kinds.
             _ => {}

@@ -18,6 +18,8 @@ pub use source::{Diagnostic, ScenarioError};
 
 use source::Sources;
 
+pub mod accounting;
+pub mod blkio;
 mod check;
 mod estimate;
 mod matrix;
@@ -50,6 +52,8 @@ pub const TABLES: &[(&str, &[Key])] = &[
     ("[run]", parse::RUN_KEYS),
     ("[[experiment]] kind = \"startup\"", startup::KEYS),
     ("[[experiment]] kind = \"network\"", network::KEYS),
+    ("[[experiment]] kind = \"blkio\"", blkio::KEYS),
+    ("[[experiment]] kind = \"accounting\"", accounting::KEYS),
     ("[[check]]", check::KEYS),
 ];
 
@@ -120,6 +124,14 @@ impl Case {
         let (runtime, network, parameters) = match &self.kind {
             CaseKind::Startup(case) => (case.runtime, case.network, startup::parameters(case)),
             CaseKind::Network(case) => (case.runtime, case.network, network::parameters(case)),
+            CaseKind::Blkio(case) => (case.runtime, NetworkMode::None, blkio::parameters(case)),
+            CaseKind::Accounting(case) => {
+                let network = match case.amount.resource() {
+                    Resource::Network => NetworkMode::Bridge,
+                    Resource::Cpu | Resource::Memory | Resource::Block => NetworkMode::None,
+                };
+                (case.runtime, network, accounting::parameters(case))
+            }
         };
         CaseRecord {
             id: self.id.clone(),
@@ -145,6 +157,8 @@ impl CaseKind {
         match self {
             CaseKind::Startup(_) => "startup",
             CaseKind::Network(_) => "network",
+            CaseKind::Blkio(_) => "blkio",
+            CaseKind::Accounting(_) => "accounting",
         }
     }
 
@@ -154,6 +168,8 @@ impl CaseKind {
         match self {
             CaseKind::Startup(_) => startup::METRICS,
             CaseKind::Network(case) => network::metrics(case.test),
+            CaseKind::Blkio(case) => blkio::metrics(case),
+            CaseKind::Accounting(_) => accounting::METRICS,
         }
     }
 }
@@ -187,6 +203,10 @@ pub enum CaseKind {
     Startup(StartupCase),
     /// Network throughput and latency.
     Network(NetworkCase),
+    /// Throttles and weights of block I/O.
+    Blkio(blkio::BlkioCase),
+    /// What is charged against what was used.
+    Accounting(accounting::AccountingCase),
 }
 
 /// A case of the `startup` experiment.
@@ -300,6 +320,58 @@ named! {
         UdpStream = "udp_stream",
         /// Requests and replies over UDP.
         UdpRr = "udp_rr",
+    }
+}
+
+named! {
+    /// What the `blkio` experiment limits.
+    BlkioSetting {
+        /// Bytes read a second.
+        ReadBps = "read_bps",
+        /// Bytes written a second.
+        WriteBps = "write_bps",
+        /// Read operations a second.
+        ReadIops = "read_iops",
+        /// Write operations a second.
+        WriteIops = "write_iops",
+        /// The share of a disk under BFQ.
+        Weight = "weight",
+    }
+}
+
+named! {
+    /// How block I/O uses the page cache.
+    BlockIo {
+        /// Not at all.
+        Direct = "direct",
+        /// As the kernel likes: writes are written out later, by the kernel.
+        Buffered = "buffered",
+        /// Each write is written out by the program, with fdatasync.
+        Synced = "synced",
+    }
+}
+
+named! {
+    /// How BFQ is set up.
+    BfqMode {
+        /// For exact shares, at the cost of throughput.
+        Strict = "strict",
+        /// As the kernel has it.
+        Default = "default",
+    }
+}
+
+named! {
+    /// What the `accounting` experiment uses.
+    Resource {
+        /// CPU time.
+        Cpu = "cpu",
+        /// Memory.
+        Memory = "memory",
+        /// Block I/O.
+        Block = "block",
+        /// The network.
+        Network = "network",
     }
 }
 

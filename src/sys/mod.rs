@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod clock;
 mod interpret;
 pub mod launch;
+pub mod loopdev;
 pub mod netns;
 pub mod page;
 pub mod plan;

@@ -7,6 +7,8 @@
 //!
 //! - `__workload stamp`: writes the time of the program's entry (ns of CLOCK_MONOTONIC) as 8 bytes, little-endian.
 //! - `__workload hold`: does nothing until it is killed; keeps a container, and so its namespaces, alive.
+//! - `__workload block --path NODE ...`: reads or writes a block device between two instants, see [`block`].
+//! - `__workload consume RESOURCE --amount ...`: uses a known amount of one resource, see [`consume`].
 //! - `__workload TEST server|client --option value ...`: one end of a network test, see [`arguments::Arguments`].
 //!
 //! # The network tests
@@ -40,9 +42,12 @@
 //! each flow's own thread at both edges.
 
 pub mod arguments;
+pub mod block;
 mod client;
+pub mod consume;
 mod control;
 mod flow;
+mod options;
 pub mod result;
 mod server;
 mod socket;
@@ -197,6 +202,14 @@ pub fn dispatch(entry_ns: u64, mut arguments: impl Iterator<Item = OsString>) ->
     match name.as_deref().and_then(|name| name.to_str()) {
         Some("stamp") => Some(stamp::run(entry_ns, io::stdout())),
         Some("hold") => hold(),
+        Some("block") => {
+            let arguments = words(arguments).and_then(|words| block::Arguments::parse(&words));
+            Some(report(arguments.and_then(|arguments| block::run(&arguments))))
+        }
+        Some("consume") => {
+            let arguments = words(arguments).and_then(|words| consume::Arguments::parse(&words));
+            Some(report(arguments.and_then(|arguments| consume::run(&arguments))))
+        }
         name => Some(report(network_test(name, arguments))),
     }
 }
@@ -213,14 +226,11 @@ fn network_test(name: Option<&str>, arguments: impl Iterator<Item = OsString>) -
         let known: Vec<&str> = Test::ALL.iter().map(|test| test.as_str()).collect();
         let name = name.unwrap_or("");
         return Err(WorkloadError::Arguments(format!(
-            "unknown workload `{name}`; known are stamp, hold, {}",
+            "unknown workload `{name}`; known are stamp, hold, block, consume, {}",
             known.join(", ")
         )));
     };
-    let words: Vec<String> = arguments
-        .map(|word| word.into_string().map_err(|word| format!("{} is not UTF-8", word.display())))
-        .collect::<Result<_, _>>()
-        .map_err(WorkloadError::Arguments)?;
+    let words = words(arguments)?;
     let arguments = Arguments::parse(test, &words)?;
     socket::die_with_parent(arguments.parent_death)?;
     socket::pin(arguments.cpu)?;
@@ -228,6 +238,13 @@ fn network_test(name: Option<&str>, arguments: impl Iterator<Item = OsString>) -
         Role::Server(server) => server::run(&arguments, server).map(Line::Server),
         Role::Client(client) => client::run(&arguments, client).map(Line::Client),
     }
+}
+
+fn words(arguments: impl Iterator<Item = OsString>) -> Result<Vec<String>, WorkloadError> {
+    arguments
+        .map(|word| word.into_string().map_err(|word| format!("{} is not UTF-8", word.display())))
+        .collect::<Result<_, _>>()
+        .map_err(WorkloadError::Arguments)
 }
 
 fn report(outcome: Result<Line, WorkloadError>) -> ExitCode {
@@ -286,7 +303,7 @@ mod tests {
         let error = network_test(Some("dance"), arguments("")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown workload `dance`; known are stamp, hold, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
+            "unknown workload `dance`; known are stamp, hold, block, consume, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
         );
     }
 

@@ -9,6 +9,8 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::Test;
+pub use super::block::BlockResult;
+pub use super::consume::{Consumed, Resting};
 pub use super::window::{CpuTime, Window};
 
 /// The smallest and the largest latency that a histogram holds, in ns; others count as the nearer one.
@@ -29,6 +31,12 @@ pub enum Line {
     Client(ClientResult),
     /// A server is done.
     Server(ServerResult),
+    /// `block` is done.
+    Block(BlockResult),
+    /// `consume` rests.
+    Resting(Resting),
+    /// `consume` is done.
+    Consumed(Consumed),
     /// The program failed; its exit code is 1 (2 for bad arguments).
     Error(Failure),
 }

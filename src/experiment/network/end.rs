@@ -1,4 +1,4 @@
-//! One running end of a network test: a container of the runtime under test, or a plain process in the peer's
+//! One running end of a network test, or the one program of a `blkio` or `accounting` case: a container of the runtime under test, or a plain process in the peer's
 //! namespace. Both print JSON lines; both are ended and reaped on every way out.
 
 use std::io::{self, PipeReader, Read};
@@ -20,7 +20,7 @@ const SLICE_MS: u64 = 100;
 
 /// Why an end did not do its part.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EndError {
+pub(in crate::experiment) enum EndError {
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -70,24 +70,30 @@ enum Body {
 }
 
 /// A running end. Dropping it kills, reaps and removes it.
-pub(super) struct End {
+pub(in crate::experiment) struct End {
     body: Body,
     lines: Lines,
 }
 
 impl End {
     /// Starts a workload in a container of `runtime`.
-    pub(super) fn container(runtime: &dyn Runtime, network: Network, arguments: &Arguments) -> Result<Self, EndError> {
+    pub(in crate::experiment) fn container(
+        runtime: &dyn Runtime,
+        network: Network,
+        arguments: &Arguments,
+    ) -> Result<Self, EndError> {
+        Self::requested(runtime, StartRequest::new(arguments.to_words(), network))
+    }
+
+    /// Starts what a request asks for in a container of `runtime`.
+    pub(in crate::experiment) fn requested(runtime: &dyn Runtime, request: StartRequest) -> Result<Self, EndError> {
         let (reader, writer) = io::pipe().map_err(system("make a pipe"))?;
-        let stdout = Some(OwnedFd::from(writer));
-        let workload = arguments.to_words();
-        let requested_ns = clock::now_ns();
-        let instance = runtime.start(StartRequest { stdout, requested_ns, ..StartRequest::new(workload, network) })?;
-        Ok(Self { body: Body::Container(instance), lines: Lines::new(reader) })
+        let request = StartRequest { stdout: Some(OwnedFd::from(writer)), ..request };
+        Ok(Self { body: Body::Container(runtime.start(request)?), lines: Lines::new(reader) })
     }
 
     /// Starts a workload as a child of the harness in a namespace; it dies with the harness.
-    pub(super) fn process(namespace: &NetNs, mut arguments: Arguments) -> Result<Self, EndError> {
+    pub(in crate::experiment) fn process(namespace: &NetNs, mut arguments: Arguments) -> Result<Self, EndError> {
         let (reader, writer) = io::pipe().map_err(system("make a pipe"))?;
         arguments.parent_death = Some(std::process::id());
         let mut command = Command::new("/proc/self/exe");
@@ -100,7 +106,7 @@ impl End {
     }
 
     /// The container, where it is one.
-    pub(super) fn instance(&self) -> Option<&dyn Instance> {
+    pub(in crate::experiment) fn instance(&self) -> Option<&dyn Instance> {
         match &self.body {
             Body::Container(instance) => Some(&**instance),
             Body::Process(_) | Body::Gone => None,
@@ -108,7 +114,12 @@ impl End {
     }
 
     /// Waits for the next line; an error line becomes [`EndError::Reported`].
-    pub(super) fn line(&mut self, due: &'static str, deadline_ns: u64, stop: Stop<'_>) -> Result<Line, EndError> {
+    pub(in crate::experiment) fn line(
+        &mut self,
+        due: &'static str,
+        deadline_ns: u64,
+        stop: Stop<'_>,
+    ) -> Result<Line, EndError> {
         match self.lines.next(due, deadline_ns, stop)? {
             Line::Error(failure) => Err(EndError::Reported(failure.message)),
             line => Ok(line),
@@ -116,7 +127,7 @@ impl End {
     }
 
     /// The reason that the program gives for its failure within a moment, where it gives one.
-    pub(super) fn complaint(&mut self, deadline_ns: u64, stop: Stop<'_>) -> Option<String> {
+    pub(in crate::experiment) fn complaint(&mut self, deadline_ns: u64, stop: Stop<'_>) -> Option<String> {
         loop {
             match self.line("error", deadline_ns, stop) {
                 Err(EndError::Reported(message)) => return Some(message),
@@ -127,7 +138,7 @@ impl End {
     }
 
     /// Waits for the program's end after its last line, reaps it and gives back what it used.
-    pub(super) fn finish(mut self, deadline_ns: u64, stop: Stop<'_>) -> Result<(), EndError> {
+    pub(in crate::experiment) fn finish(mut self, deadline_ns: u64, stop: Stop<'_>) -> Result<(), EndError> {
         // The pipe closes when the program ends, so that waiting for it cannot last.
         match self.lines.next("end", deadline_ns, stop) {
             Err(EndError::Silent(_)) => {}
@@ -173,7 +184,7 @@ fn status_of(status: std::process::ExitStatus) -> ExitStatus {
 }
 
 /// Says what came in the place of what was due.
-pub(super) fn unexpected(line: &Line, due: &'static str) -> EndError {
+pub(in crate::experiment) fn unexpected(line: &Line, due: &'static str) -> EndError {
     EndError::Unexpected { got: serde_json::to_string(line).unwrap_or_else(|_| format!("{line:?}")), due }
 }
 
@@ -227,7 +238,7 @@ fn wait_readable(pipe: &impl AsFd, due: &'static str, deadline_ns: u64, stop: St
 }
 
 /// Sleeps until `at_ns`, or until the user asks to stop.
-pub(super) fn sleep_until(at_ns: u64, stop: Stop<'_>) -> Result<(), EndError> {
+pub(in crate::experiment) fn sleep_until(at_ns: u64, stop: Stop<'_>) -> Result<(), EndError> {
     loop {
         if stop.requested() {
             return Err(EndError::Interrupted);
