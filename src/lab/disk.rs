@@ -167,12 +167,13 @@ impl Disk {
         DeviceNode { name: NODE.to_owned(), kind: Kind::Block, major, minor }
     }
 
-    /// The rule that lets a container read and write it.
+    /// The rule that lets a container read and write it, and make its node: the container's own start does that, as a
+    /// member of its group.
     #[must_use]
     pub fn rule(&self) -> Rule {
         let (major, minor) = self.numbers;
         let (major, minor) = (Some(major), Some(minor));
-        Rule { allow: true, kind: Kind::Block, major, minor, read: true, write: true, mknod: false }
+        Rule { allow: true, kind: Kind::Block, major, minor, read: true, write: true, mknod: true }
     }
 
     /// Gives a loop device the scheduler BFQ with these settings, by their names in `queue/iosched`. It gets its old

@@ -249,22 +249,22 @@ pub(super) fn estimate(case: &BlkioCase) -> Duration {
     let changed = matches!(case.limit, BlkioLimit::Throttle { change: Some(_), .. });
     let windows = if changed { 2 } else { 1 };
     let settle = if changed { SETTLE } else { Duration::ZERO };
-    LEAD + WARMUP + settle + (case.duration + SLICE) * windows + Duration::from_millis(80)
+    LEAD + WARMUP + settle + (case.duration + SLICE) * windows + Duration::from_millis(60)
 }
 
 /// From the request for the containers until their workloads begin.
-pub const LEAD: Duration = Duration::from_millis(200);
+pub const LEAD: Duration = Duration::from_millis(100);
 /// How long the workloads run before the window: the throttle's first budget is spent then.
-pub const WARMUP: Duration = Duration::from_millis(300);
+pub const WARMUP: Duration = Duration::from_millis(250);
 /// How long a changed throttle is given to hold.
-pub const SETTLE: Duration = Duration::from_millis(1000);
+pub const SETTLE: Duration = Duration::from_millis(700);
 
 /// The case with its window scaled down: whole slices, and requests enough.
 pub(super) fn shortened(full: &BlkioCase, scale: f64) -> Duration {
-    let slices = |seconds: f64| (seconds / SLICE.as_secs_f64() - 1e-9).ceil().max(5.0) as u32 * SLICE;
+    let slices = |seconds: f64| (seconds / SLICE.as_secs_f64() - 1e-9).ceil().max(3.0) as u32 * SLICE;
     let least = match full.limit {
         BlkioLimit::Throttle { .. } => slices(LEAST_OPERATIONS / operations_per_second(full)),
-        BlkioLimit::Weight { .. } => slices(0.5),
+        BlkioLimit::Weight { .. } => slices(1.0),
     };
     slices(full.duration.as_secs_f64() * scale).max(least).min(full.duration)
 }
@@ -281,12 +281,12 @@ fn operations_per_second(case: &BlkioCase) -> f64 {
     }
 }
 
-/// From 4K to 64K, so that the window holds 400 requests.
+/// From 4K to 64K, so that the window holds 800 requests, and a shortened one still enough.
 fn usual_block(limit: BlkioLimit, duration: Duration) -> u32 {
     match limit {
         BlkioLimit::Weight { .. } => 64 << 10,
         BlkioLimit::Throttle { setting: BlkioSetting::ReadBps | BlkioSetting::WriteBps, rate, change } => {
-            let bytes = rate as f64 * change.unwrap_or(1.0).min(1.0) * duration.as_secs_f64() / 400.0;
+            let bytes = rate as f64 * change.unwrap_or(1.0).min(1.0) * duration.as_secs_f64() / 800.0;
             1 << (bytes.max(1.0).log2().floor() as u32).clamp(12, 16)
         }
         BlkioLimit::Throttle { .. } => 4096,

@@ -27,7 +27,7 @@ pub(in crate::experiment) const DISK_BYTES: u64 = 64 << 20;
 const STRICT: &[(&str, &str)] = &[
     ("low_latency", "0"),
     ("strict_guarantees", "1"),
-    ("slice_idle_us", "100000"),
+    ("slice_idle_us", "1000000"),
     ("timeout_sync", "10000"),
     ("max_budget", "2048"),
 ];
