@@ -139,6 +139,7 @@ pub fn human(value: f64, unit: &str) -> String {
         "ns" if value.abs() >= 120e9 => format!("{} min", significant(value / 60e9)),
         "ns" => scaled(value, 1000.0, &["ns", "µs", "ms", "s"]),
         "bytes" => scaled(value, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"]),
+        "bytes/s" => scaled(value, 1024.0, &["B/s", "KiB/s", "MiB/s", "GiB/s", "TiB/s"]),
         "bit/s" => scaled(value, 1000.0, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]),
         "1/s" => format!("{}/s", scaled(value, 1000.0, &["", "k", "M", "G"])).replace(' ', ""),
         "count" => scaled(value, 1000.0, &["", "k", "M", "G"]).replace(' ', ""),

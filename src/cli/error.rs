@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::output::{BOLD, ERROR};
-use crate::container::launch::ContainerError;
 use crate::fs::FileError;
 use crate::record::directory::RecordError;
 use crate::report::ReportError;
@@ -45,7 +44,7 @@ pub enum CliError {
     Report(#[from] ReportError),
     /// What a killed run left cannot be taken away.
     #[error("cannot take away what was left behind")]
-    Collect(#[source] Box<ContainerError>),
+    Collect(#[source] Box<dyn Error + Send + Sync>),
     /// `doctor --probe` of something unknown.
     #[error("there is no probe called `{0}`")]
     UnknownProbe(String),

@@ -2,14 +2,22 @@
 
 use super::{CliError, Ended, output};
 use crate::container::gc;
+use crate::lab::scheduler;
 
 pub(super) fn run() -> Result<Ended, CliError> {
     let collected = gc::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
-    let text = if collected == Default::default() {
-        "nothing was left behind\n".to_owned()
-    } else {
-        format!("removed {} cgroup directories, ended {} processes in them\n", collected.groups, collected.processes)
-    };
+    let schedulers = scheduler::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
+    let mut text = String::new();
+    if collected != Default::default() {
+        let (groups, processes) = (collected.groups, collected.processes);
+        text.push_str(&format!("removed {groups} cgroup directories, ended {processes} processes in them\n"));
+    }
+    if schedulers > 0 {
+        text.push_str(&format!("put back the schedulers of {schedulers} loop devices\n"));
+    }
+    if text.is_empty() {
+        text.push_str("nothing was left behind\n");
+    }
     output::print(&text)?;
     Ok(Ended::Pass)
 }

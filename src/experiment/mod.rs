@@ -3,6 +3,8 @@
 //! An experiment is made for one case. It prepares once, measures once a block, and gives everything back at the
 //! end. It knows nothing of blocks' order, of warm-up or of files: it pushes what it saw into [`Observations`].
 
+pub mod accounting;
+pub mod blkio;
 pub mod cpu;
 pub mod freezer;
 pub mod memory;
@@ -170,5 +172,9 @@ pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
         CaseKind::Memory(case) => Box::new(memory::Memory::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Pids(case) => Box::new(pids::Pids::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Freezer(case) => Box::new(freezer::Freezer::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Blkio(case) => Box::new(blkio::BlkioExperiment::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Accounting(case) => {
+            Box::new(accounting::AccountingExperiment::new(case.clone(), runtime(case.runtime)?))
+        }
     })
 }

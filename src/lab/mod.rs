@@ -13,6 +13,9 @@
 //!   └──────────────────────────────┘       └──────────────────────┘
 //! ```
 
+pub mod disk;
+pub mod scheduler;
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;

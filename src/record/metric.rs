@@ -77,6 +77,13 @@ metrics! {
     "freezer" "freeze_time" "ns" Lower "from the request until the kernel says that every task is frozen";
     "freezer" "thaw_time" "ns" Lower "from the request until the first thread ran again";
     "freezer" "thaw_all_time" "ns" Lower "from the request until every thread had run again";
+    "blkio" "io_throughput" "bytes/s" Higher "bytes a second that the programs' requests carried, all containers together";
+    "blkio" "io_operations" "1/s" Higher "requests of the programs done a second, all containers together";
+    "blkio" "io_stall" "ns" Lower "the longest that one request took: a throttle lets a budget through and then waits";
+    "blkio" "settling_time" "ns" Lower "from the change of a throttle until the new rate held; all of the time watched where it never did";
+    "blkio" "buffered_excess" "times" Lower "bytes or operations a second that a program wrote into the cache, as a multiple of its throttle";
+    "blkio" "weight_error" "ratio" Lower "how far the first container's part of the disk is from the part that its weight gives it";
+    "accounting" "read_cost" "ns" Lower "the time that one reading of the account takes";
 }
 
 /// Looks a metric up by its name.

@@ -37,6 +37,12 @@ impl Scale {
                 (1_073_741_824.0, " GiB", "GiB"),
                 (1_099_511_627_776.0, " TiB", "TiB"),
             ],
+            "bytes/s" => &[
+                (1.0, " B/s", "B/s"),
+                (1024.0, " KiB/s", "KiB/s"),
+                (1_048_576.0, " MiB/s", "MiB/s"),
+                (1_073_741_824.0, " GiB/s", "GiB/s"),
+            ],
             "1/s" => &[(1.0, "/s", ""), (1e3, "k/s", "thousands"), (1e6, "M/s", "millions"), (1e9, "G/s", "billions")],
             "count" => &[(1.0, "", ""), (1e3, "k", "thousands"), (1e6, "M", "millions"), (1e9, "G", "billions")],
             "ratio" => &[(0.01, " %", "%")],

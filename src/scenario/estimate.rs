@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Case, CaseKind, MemorySetting, NetworkMode, RuntimeKind, Scenario, cpu};
+use super::{Case, CaseKind, MemorySetting, NetworkMode, RuntimeKind, Scenario, accounting, blkio, cpu};
 
 /// What `--quick` aims at for the blocks; the rest of its 20 s is for preparing, summarising and drawing.
 pub(super) const QUICK_BUDGET: Duration = Duration::from_secs(14);
@@ -53,6 +53,8 @@ pub(super) fn of_case(case: &Case) -> Duration {
         }
         CaseKind::Pids(case) => STEERED_OVERHEAD + Duration::from_micros(600) * case.limit,
         CaseKind::Freezer(case) => STEERED_OVERHEAD + 3 * (case.frozen + Duration::from_millis(4) * case.threads),
+        CaseKind::Blkio(case) => blkio::estimate(case),
+        CaseKind::Accounting(case) => accounting::estimate(case),
     }
 }
 
@@ -85,6 +87,10 @@ fn apply(scenario: &mut Scenario, full: &Scenario, scale: f64) {
             }
             (CaseKind::Freezer(case), CaseKind::Freezer(full)) => {
                 case.frozen = full.frozen.mul_f64(scale).max(QUICK_FROZEN.min(full.frozen));
+            }
+            (CaseKind::Blkio(case), CaseKind::Blkio(full)) => case.duration = blkio::shortened(full, scale),
+            (CaseKind::Accounting(case), CaseKind::Accounting(full)) => {
+                case.per_block = shrink(full.per_block, scale, 1);
             }
             // What the others do is given by their limit. `full` is a clone of `scenario`: its cases are of the same kinds.
             _ => {}

@@ -18,6 +18,8 @@ pub use source::{Diagnostic, ScenarioError};
 
 use source::Sources;
 
+pub mod accounting;
+pub mod blkio;
 mod check;
 mod cpu;
 mod estimate;
@@ -58,6 +60,8 @@ pub const TABLES: &[(&str, &[Key])] = &[
     ("[[experiment]] kind = \"memory\"", memory::KEYS),
     ("[[experiment]] kind = \"pids\"", pids::KEYS),
     ("[[experiment]] kind = \"freezer\"", freezer::KEYS),
+    ("[[experiment]] kind = \"blkio\"", blkio::KEYS),
+    ("[[experiment]] kind = \"accounting\"", accounting::KEYS),
     ("[[check]]", check::KEYS),
 ];
 
@@ -132,6 +136,14 @@ impl Case {
             CaseKind::Memory(case) => (case.runtime, None, memory::parameters(case)),
             CaseKind::Pids(case) => (case.runtime, None, pids::parameters(case)),
             CaseKind::Freezer(case) => (case.runtime, None, freezer::parameters(case)),
+            CaseKind::Blkio(case) => (case.runtime, None, blkio::parameters(case)),
+            CaseKind::Accounting(case) => {
+                let network = match case.amount.resource() {
+                    Resource::Network => Some(NetworkMode::Bridge),
+                    Resource::Cpu | Resource::Memory | Resource::Block => None,
+                };
+                (case.runtime, network, accounting::parameters(case))
+            }
         };
         CaseRecord {
             id: self.id.clone(),
@@ -161,6 +173,8 @@ impl CaseKind {
             CaseKind::Memory(_) => "memory",
             CaseKind::Pids(_) => "pids",
             CaseKind::Freezer(_) => "freezer",
+            CaseKind::Blkio(_) => "blkio",
+            CaseKind::Accounting(_) => "accounting",
         }
     }
 
@@ -174,6 +188,8 @@ impl CaseKind {
             CaseKind::Memory(case) => memory::metrics(case.setting),
             CaseKind::Pids(_) => pids::METRICS,
             CaseKind::Freezer(_) => freezer::METRICS,
+            CaseKind::Blkio(case) => blkio::metrics(case),
+            CaseKind::Accounting(_) => accounting::METRICS,
         }
     }
 }
@@ -215,6 +231,10 @@ pub enum CaseKind {
     Pids(PidsCase),
     /// Stopping and going on.
     Freezer(FreezerCase),
+    /// Throttles and weights of block I/O.
+    Blkio(blkio::BlkioCase),
+    /// What is charged against what was used.
+    Accounting(accounting::AccountingCase),
 }
 
 /// A case of the `memory` experiment.
@@ -443,12 +463,64 @@ named! {
 }
 
 named! {
+    /// What the `blkio` experiment limits.
+    BlkioSetting {
+        /// Bytes read a second.
+        ReadBps = "read_bps",
+        /// Bytes written a second.
+        WriteBps = "write_bps",
+        /// Read operations a second.
+        ReadIops = "read_iops",
+        /// Write operations a second.
+        WriteIops = "write_iops",
+        /// The share of a disk under BFQ.
+        Weight = "weight",
+    }
+}
+
+named! {
     /// How the threads of a quota case spin.
     CpuSpin {
         /// They read their CPU clock every few µs, so that the kernel charges them so often.
         Checked = "checked",
         /// They stay in user mode and leave it to the timer tick.
         Free = "free",
+    }
+}
+
+named! {
+    /// How block I/O uses the page cache.
+    BlockIo {
+        /// Not at all.
+        Direct = "direct",
+        /// As the kernel likes: writes are written out later, by the kernel.
+        Buffered = "buffered",
+        /// Each write is written out by the program, with fdatasync.
+        Synced = "synced",
+    }
+}
+
+named! {
+    /// How BFQ is set up.
+    BfqMode {
+        /// For exact shares, at the cost of throughput.
+        Strict = "strict",
+        /// As the kernel has it.
+        Default = "default",
+    }
+}
+
+named! {
+    /// What the `accounting` experiment uses.
+    Resource {
+        /// CPU time.
+        Cpu = "cpu",
+        /// Memory.
+        Memory = "memory",
+        /// Block I/O.
+        Block = "block",
+        /// The network.
+        Network = "network",
     }
 }
 

@@ -3,7 +3,7 @@
 use super::raw::{Node, Value};
 use super::read::{self, Found, Table, Wrong};
 use super::source::{Problem, suggest};
-use super::{Case, RunSettings, Scenario, check, cpu, freezer, memory, network, pids, startup};
+use super::{Case, RunSettings, Scenario, accounting, blkio, check, cpu, freezer, memory, network, pids, startup};
 
 /// The keys of `[scenario]`.
 pub(super) const SCENARIO_KEYS: &[super::Key] = &[
@@ -19,7 +19,7 @@ pub(super) const RUN_KEYS: &[super::Key] = &[
 ];
 
 /// The kinds of experiments.
-const KINDS: &[&str] = &["startup", "network", "cpu", "memory", "pids", "freezer"];
+const KINDS: &[&str] = &["startup", "network", "cpu", "memory", "pids", "freezer", "blkio", "accounting"];
 
 /// Reads the whole tree; `None` only when a required value is missing, which is then among the problems.
 pub(super) fn validate(root: &Node, problems: &mut Vec<Problem>) -> Option<Scenario> {
@@ -116,6 +116,8 @@ fn read_experiment(node: &Node, problems: &mut Vec<Problem>) -> Vec<Case> {
         "memory" => memory::expand(table),
         "pids" => pids::expand(table),
         "freezer" => freezer::expand(table),
+        "blkio" => blkio::expand(table),
+        "accounting" => accounting::expand(table),
         other => {
             table.problem(kind.span, format!("unknown kind of experiment `{other}`"), suggest(other, KINDS));
             Vec::new()

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod fork;
 mod interpret;
 pub mod launch;
+pub mod loopdev;
 pub mod netns;
 pub mod page;
 pub mod plan;

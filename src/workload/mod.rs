@@ -9,6 +9,8 @@
 //! - `__workload hold`: does nothing until it is killed; keeps a container, and so its namespaces, alive.
 //! - `__workload burn|doze|roam --option value ...`: CPU time, wake-up latency and placement, see [`burn`], [`doze`] and
 //!   [`roam`].
+//! - `__workload block --path NODE ...`: reads or writes a block device between two instants, see [`block`].
+//! - `__workload consume RESOURCE --amount ...`: uses a known amount of one resource, see [`consume`].
 //! - `__workload TEST server|client --option value ...`: one end of a network test, see [`arguments::Arguments`].
 //!
 //! - `__workload touch PAGES`, `cache`, `fork COUNT`, `spin THREADS`: programs that are steered over a board of shared
@@ -46,13 +48,16 @@
 //! each flow's own thread at both edges.
 
 pub mod arguments;
+pub mod block;
 pub mod burn;
 pub mod cache;
 mod client;
+pub mod consume;
 mod control;
 pub mod doze;
 mod flow;
 pub mod fork;
+mod options;
 pub mod result;
 pub mod roam;
 mod server;
@@ -221,6 +226,14 @@ pub fn dispatch(entry_ns: u64, mut arguments: impl Iterator<Item = OsString>) ->
             let threads = spin::threads(&text).unwrap_or(0);
             Some(steer::run(spin::word::count(threads), arguments.into_iter(), spin::run))
         }
+        Some("block") => {
+            let arguments = words_of(arguments).and_then(|words| block::Arguments::parse(&words));
+            Some(report(arguments.and_then(|arguments| block::run(&arguments))))
+        }
+        Some("consume") => {
+            let arguments = words_of(arguments).and_then(|words| consume::Arguments::parse(&words));
+            Some(report(arguments.and_then(|arguments| consume::run(&arguments))))
+        }
         name => Some(report(network_test(name, arguments))),
     }
 }
@@ -232,12 +245,17 @@ fn hold() -> ! {
     }
 }
 
+/// The workloads beside the network tests.
+const OTHERS: [&str; 11] =
+    ["stamp", "hold", "burn", "doze", "roam", "touch", "cache", "fork", "spin", "block", "consume"];
+
 fn network_test(name: Option<&str>, arguments: impl Iterator<Item = OsString>) -> Result<Line, WorkloadError> {
     let Some(&test) = Test::ALL.iter().find(|test| Some(test.as_str()) == name) else {
         let known: Vec<&str> = Test::ALL.iter().map(|test| test.as_str()).collect();
         let name = name.unwrap_or("");
         return Err(WorkloadError::Arguments(format!(
-            "unknown workload `{name}`; known are stamp, hold, burn, doze, roam, {}",
+            "unknown workload `{name}`; known are {}, {}",
+            OTHERS.join(", "),
             known.join(", ")
         )));
     };
@@ -322,7 +340,7 @@ mod tests {
         let error = network_test(Some("dance"), arguments("")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown workload `dance`; known are stamp, hold, burn, doze, roam, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
+            "unknown workload `dance`; known are stamp, hold, burn, doze, roam, touch, cache, fork, spin, block, consume, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
         );
     }
 

@@ -9,7 +9,9 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::Test;
+pub use super::block::BlockResult;
 use super::burn::BurnResult;
+pub use super::consume::{Consumed, Resting};
 use super::doze::DozeResult;
 use super::roam::RoamResult;
 pub use super::window::{CpuTime, Window};
@@ -38,6 +40,12 @@ pub enum Line {
     Doze(DozeResult),
     /// A roamer is done.
     Roam(RoamResult),
+    /// `block` is done.
+    Block(BlockResult),
+    /// `consume` rests.
+    Resting(Resting),
+    /// `consume` is done.
+    Consumed(Consumed),
     /// The program failed; its exit code is 1 (2 for bad arguments).
     Error(Failure),
 }

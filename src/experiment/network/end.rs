@@ -1,4 +1,4 @@
-//! One running end of a network test: a container of the runtime under test, or a plain process in the peer's
+//! One running end of a network test, or the one program of a `blkio` or `accounting` case: a container of the runtime under test, or a plain process in the peer's
 //! namespace. Both print JSON lines; both are ended and reaped on every way out.
 
 use std::io::{self, PipeReader, Read};
@@ -77,7 +77,11 @@ pub(in crate::experiment) struct End {
 
 impl End {
     /// Starts a workload in a container of `runtime`.
-    pub(super) fn container(runtime: &dyn Runtime, network: Network, arguments: &Arguments) -> Result<Self, EndError> {
+    pub(in crate::experiment) fn container(
+        runtime: &dyn Runtime,
+        network: Network,
+        arguments: &Arguments,
+    ) -> Result<Self, EndError> {
         Self::start(runtime, StartRequest::new(arguments.to_words(), network))
     }
 
@@ -89,7 +93,7 @@ impl End {
     }
 
     /// Starts a workload as a child of the harness in a namespace; it dies with the harness.
-    pub(super) fn process(namespace: &NetNs, mut arguments: Arguments) -> Result<Self, EndError> {
+    pub(in crate::experiment) fn process(namespace: &NetNs, mut arguments: Arguments) -> Result<Self, EndError> {
         let (reader, writer) = io::pipe().map_err(system("make a pipe"))?;
         arguments.parent_death = Some(std::process::id());
         let mut command = Command::new("/proc/self/exe");
@@ -123,7 +127,7 @@ impl End {
     }
 
     /// The reason that the program gives for its failure within a moment, where it gives one.
-    pub(super) fn complaint(&mut self, deadline_ns: u64, stop: Stop<'_>) -> Option<String> {
+    pub(in crate::experiment) fn complaint(&mut self, deadline_ns: u64, stop: Stop<'_>) -> Option<String> {
         loop {
             match self.line("error", deadline_ns, stop) {
                 Err(EndError::Reported(message)) => return Some(message),
