@@ -3,7 +3,11 @@
 //! An experiment is made for one case. It prepares once, measures once a block, and gives everything back at the
 //! end. It knows nothing of blocks' order, of warm-up or of files: it pushes what it saw into [`Observations`].
 
+pub mod combined;
+pub mod devices;
+pub mod interference;
 pub mod network;
+mod program;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -161,5 +165,8 @@ pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
     Ok(match &case.kind {
         CaseKind::Startup(case) => Box::new(startup::Startup::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Network(case) => Box::new(network::NetworkExperiment::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Devices(case) => Box::new(devices::Devices::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Combined(case) => Box::new(combined::Combined::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Interference(case) => Box::new(interference::Interference::new(case.clone(), runtime(case.runtime)?)),
     })
 }

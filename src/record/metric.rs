@@ -59,6 +59,8 @@ metrics! {
     "network" "cpu_per_byte" "ns/B" Lower "CPU time of both ends, the harness and the kernel's softirqs, a payload byte";
     "network" "cpu_per_message" "ns" Lower "CPU time of both ends, the harness and the kernel's softirqs, a message";
     "network" "retransmits" "count" Lower "TCP segments sent again during the measured time";
+    "interference" "victim_rate" "1/s" Higher "pieces of work, or requests answered, that the measured container does a second";
+    "interference" "victim_rtt" "ns" Lower "from sending a request until its reply has arrived, in the measured container";
 }
 
 /// Looks a metric up by its name.

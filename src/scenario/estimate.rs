@@ -13,6 +13,9 @@ pub(super) const QUICK_BUDGET: Duration = Duration::from_secs(14);
 const QUICK_BLOCKS: u32 = 3;
 /// `--quick` measures at least so long a sample.
 const QUICK_DURATION: Duration = Duration::from_millis(100);
+/// `--quick` watches a CPU quota at least so long: ten of its usual periods, so that what it overruns in the last one
+/// (up to a timer tick) stays within the tolerance.
+const QUICK_ENFORCEMENT: Duration = Duration::from_secs(1);
 /// `--quick` lets a flow run at least so long before it measures.
 const QUICK_WARMUP: Duration = Duration::from_millis(20);
 
@@ -41,6 +44,9 @@ pub(super) fn of_case(case: &Case) -> Duration {
             start * case.per_block
         }
         CaseKind::Network(case) => case.warmup + case.duration + SAMPLE_OVERHEAD,
+        CaseKind::Devices(_) => SAMPLE_OVERHEAD,
+        CaseKind::Combined(case) => case.estimate() + SAMPLE_OVERHEAD,
+        CaseKind::Interference(case) => case.estimate() + SAMPLE_OVERHEAD,
     }
 }
 
@@ -67,6 +73,12 @@ fn apply(scenario: &mut Scenario, full: &Scenario, scale: f64) {
             (CaseKind::Network(case), CaseKind::Network(full)) => {
                 case.duration = full.duration.mul_f64(scale).max(QUICK_DURATION.min(full.duration));
                 case.warmup = full.warmup.mul_f64(scale).max(QUICK_WARMUP.min(full.warmup));
+            }
+            (CaseKind::Combined(case), CaseKind::Combined(full)) => {
+                case.duration = full.duration.mul_f64(scale).max(QUICK_ENFORCEMENT.min(full.duration));
+            }
+            (CaseKind::Interference(case), CaseKind::Interference(full)) => {
+                case.duration = full.duration.mul_f64(scale).max(QUICK_DURATION.min(full.duration));
             }
             // `full` is a clone of `scenario`: its cases are of the same kinds.
             _ => {}

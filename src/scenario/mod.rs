@@ -5,21 +5,50 @@
 //!
 //! One file an experiment's kind ([`startup`], [`network`]) says which keys it has and how they expand to cases.
 
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use crate::record::CaseRecord;
 
 pub use check::matches;
+pub use combined::{Arrangement, CombinedCase};
+pub use devices::{Device, DeviceAccess, DeviceKind, DeviceRule, DevicesCase};
+pub use interference::{InterferenceCase, Neighbour, NeighbourLimit};
 pub use source::{Diagnostic, ScenarioError};
 
 use source::Sources;
 
+/// Writes an enum whose variants have fixed names in files: `ALL`, `as_str`, `Display` and serde by that name.
+macro_rules! named {
+    ($(#[$outer:meta])* $type:ident { $($(#[$inner:meta])* $variant:ident = $name:literal,)* }) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        pub enum $type { $($(#[$inner])* #[serde(rename = $name)] $variant,)* }
+
+        impl $type {
+            /// Every variant, in the order of the documentation.
+            pub const ALL: &[$type] = &[$($type::$variant),*];
+
+            /// The name in files.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $($type::$variant => $name),* }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
 mod check;
+mod combined;
+mod devices;
 mod estimate;
+mod interference;
 mod matrix;
 mod network;
 mod parse;
@@ -48,8 +77,12 @@ pub type Key = (&'static str, &'static str, &'static str, &'static str);
 pub const TABLES: &[(&str, &[Key])] = &[
     ("[scenario]", parse::SCENARIO_KEYS),
     ("[run]", parse::RUN_KEYS),
+    ("[[experiment]] of every kind", parse::EXPERIMENT_KEYS),
     ("[[experiment]] kind = \"startup\"", startup::KEYS),
     ("[[experiment]] kind = \"network\"", network::KEYS),
+    ("[[experiment]] kind = \"devices\"", devices::KEYS),
+    ("[[experiment]] kind = \"combined\"", combined::KEYS),
+    ("[[experiment]] kind = \"interference\"", interference::KEYS),
     ("[[check]]", check::KEYS),
 ];
 
@@ -66,6 +99,8 @@ pub struct Scenario {
     pub cases: Vec<Case>,
     /// What must hold.
     pub checks: Vec<Check>,
+    /// The ids of the cases whose enforcement is measured and shown, but does not count (`enforce = false`).
+    pub unenforced: Vec<String>,
     /// The text as read, before overrides.
     pub source: String,
 }
@@ -120,6 +155,9 @@ impl Case {
         let (runtime, network, parameters) = match &self.kind {
             CaseKind::Startup(case) => (case.runtime, case.network, startup::parameters(case)),
             CaseKind::Network(case) => (case.runtime, case.network, network::parameters(case)),
+            CaseKind::Devices(case) => (case.runtime, NetworkMode::None, devices::parameters(case)),
+            CaseKind::Combined(case) => (case.runtime, NetworkMode::None, combined::parameters(case)),
+            CaseKind::Interference(case) => (case.runtime, case.network(), interference::parameters(case)),
         };
         CaseRecord {
             id: self.id.clone(),
@@ -145,6 +183,9 @@ impl CaseKind {
         match self {
             CaseKind::Startup(_) => "startup",
             CaseKind::Network(_) => "network",
+            CaseKind::Devices(_) => "devices",
+            CaseKind::Combined(_) => "combined",
+            CaseKind::Interference(_) => "interference",
         }
     }
 
@@ -154,6 +195,9 @@ impl CaseKind {
         match self {
             CaseKind::Startup(_) => startup::METRICS,
             CaseKind::Network(case) => network::metrics(case.test),
+            CaseKind::Devices(_) => devices::METRICS,
+            CaseKind::Combined(_) => combined::METRICS,
+            CaseKind::Interference(case) => interference::metrics(case),
         }
     }
 }
@@ -187,6 +231,12 @@ pub enum CaseKind {
     Startup(StartupCase),
     /// Network throughput and latency.
     Network(NetworkCase),
+    /// Device permissions.
+    Devices(DevicesCase),
+    /// Several limits at once.
+    Combined(CombinedCase),
+    /// A noisy neighbour.
+    Interference(InterferenceCase),
 }
 
 /// A case of the `startup` experiment.
@@ -223,32 +273,6 @@ pub struct NetworkCase {
     pub streams: u32,
     /// Whether client and server are pinned to different CPUs.
     pub pin: bool,
-}
-
-/// Writes an enum whose variants have fixed names in files: `ALL`, `as_str`, `Display` and serde by that name.
-macro_rules! named {
-    ($(#[$outer:meta])* $type:ident { $($(#[$inner:meta])* $variant:ident = $name:literal,)* }) => {
-        $(#[$outer])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        pub enum $type { $($(#[$inner])* #[serde(rename = $name)] $variant,)* }
-
-        impl $type {
-            /// Every variant, in the order of the documentation.
-            pub const ALL: &[$type] = &[$($type::$variant),*];
-
-            /// The name in files.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $($type::$variant => $name),* }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-    };
 }
 
 named! {

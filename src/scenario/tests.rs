@@ -59,7 +59,7 @@ fn defaults_are_as_documented() {
                 assert_eq!((case.path, case.streams, case.pin), (TrafficPath::Egress, 1, true));
                 case.message_size
             }
-            CaseKind::Startup(_) => panic!(),
+            _ => panic!(),
         })
         .collect();
     assert_eq!(sizes, [128 << 10, 1, 1400]);
@@ -181,6 +181,7 @@ fn quick_fits_its_budget_and_keeps_the_ids() {
         match &case.kind {
             CaseKind::Startup(case) => assert!(case.per_block >= case.concurrency),
             CaseKind::Network(case) => assert!(case.duration >= Duration::from_millis(100)),
+            _ => panic!("the file has no other kind"),
         }
     }
 }

@@ -7,6 +7,8 @@
 //!
 //! - `__workload stamp`: writes the time of the program's entry (ns of CLOCK_MONOTONIC) as 8 bytes, little-endian.
 //! - `__workload hold`: does nothing until it is killed; keeps a container, and so its namespaces, alive.
+//! - `__workload device --probe c:1:3 ...`: tries what the device rules permit, see [`device`].
+//! - `__workload mix --start NS --end NS ...`: burns CPU time, makes tasks and touches memory, see [`mix`].
 //! - `__workload TEST server|client --option value ...`: one end of a network test, see [`arguments::Arguments`].
 //!
 //! # The network tests
@@ -42,7 +44,9 @@
 pub mod arguments;
 mod client;
 mod control;
+pub mod device;
 mod flow;
+pub mod mix;
 pub mod result;
 mod server;
 mod socket;
@@ -197,6 +201,9 @@ pub fn dispatch(entry_ns: u64, mut arguments: impl Iterator<Item = OsString>) ->
     match name.as_deref().and_then(|name| name.to_str()) {
         Some("stamp") => Some(stamp::run(entry_ns, io::stdout())),
         Some("hold") => hold(),
+        Some("device") => Some(endless(arguments, device::run)),
+        Some("mix") => Some(endless(arguments, mix::run)),
+        Some(mix::CHILD) => Some(endless(arguments, mix::run_child)),
         name => Some(report(network_test(name, arguments))),
     }
 }
@@ -208,20 +215,34 @@ fn hold() -> ! {
     }
 }
 
+/// Runs a program that ends by being killed: what it hands back is why it failed.
+fn endless(
+    arguments: impl Iterator<Item = OsString>,
+    program: impl Fn(&[String]) -> Result<(), WorkloadError>,
+) -> ExitCode {
+    match words(arguments).and_then(|words| program(&words)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(Err(error)),
+    }
+}
+
+fn words(arguments: impl Iterator<Item = OsString>) -> Result<Vec<String>, WorkloadError> {
+    arguments
+        .map(|word| word.into_string().map_err(|word| format!("{} is not UTF-8", word.display())))
+        .collect::<Result<_, _>>()
+        .map_err(WorkloadError::Arguments)
+}
+
 fn network_test(name: Option<&str>, arguments: impl Iterator<Item = OsString>) -> Result<Line, WorkloadError> {
     let Some(&test) = Test::ALL.iter().find(|test| Some(test.as_str()) == name) else {
         let known: Vec<&str> = Test::ALL.iter().map(|test| test.as_str()).collect();
         let name = name.unwrap_or("");
         return Err(WorkloadError::Arguments(format!(
-            "unknown workload `{name}`; known are stamp, hold, {}",
+            "unknown workload `{name}`; known are stamp, hold, device, mix, {}",
             known.join(", ")
         )));
     };
-    let words: Vec<String> = arguments
-        .map(|word| word.into_string().map_err(|word| format!("{} is not UTF-8", word.display())))
-        .collect::<Result<_, _>>()
-        .map_err(WorkloadError::Arguments)?;
-    let arguments = Arguments::parse(test, &words)?;
+    let arguments = Arguments::parse(test, &words(arguments)?)?;
     socket::die_with_parent(arguments.parent_death)?;
     socket::pin(arguments.cpu)?;
     match &arguments.role {
@@ -246,6 +267,11 @@ fn report(outcome: Result<Line, WorkloadError>) -> ExitCode {
 
 /// Writes one line to standard output with one write(2).
 fn print(line: &Line) -> Result<(), WorkloadError> {
+    print_json(line)
+}
+
+/// The same for the lines of the programs that have their own.
+fn print_json(line: &impl Serialize) -> Result<(), WorkloadError> {
     let text = serde_json::to_string(line).map_err(|error| WorkloadError::System {
         doing: "write the result as JSON".to_owned(),
         source: error.into(),
@@ -286,7 +312,7 @@ mod tests {
         let error = network_test(Some("dance"), arguments("")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown workload `dance`; known are stamp, hold, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
+            "unknown workload `dance`; known are stamp, hold, device, mix, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
         );
     }
 
