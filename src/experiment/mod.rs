@@ -5,11 +5,15 @@
 
 pub mod accounting;
 pub mod blkio;
+pub mod combined;
 pub mod cpu;
+pub mod devices;
 pub mod freezer;
+pub mod interference;
 pub mod memory;
 pub mod network;
 pub mod pids;
+mod program;
 mod subject;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -176,5 +180,8 @@ pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
         CaseKind::Accounting(case) => {
             Box::new(accounting::AccountingExperiment::new(case.clone(), runtime(case.runtime)?))
         }
+        CaseKind::Devices(case) => Box::new(devices::Devices::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Combined(case) => Box::new(combined::Combined::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Interference(case) => Box::new(interference::Interference::new(case.clone(), runtime(case.runtime)?)),
     })
 }

@@ -84,6 +84,8 @@ metrics! {
     "blkio" "buffered_excess" "times" Lower "bytes or operations a second that a program wrote into the cache, as a multiple of its throttle";
     "blkio" "weight_error" "ratio" Lower "how far the first container's part of the disk is from the part that its weight gives it";
     "accounting" "read_cost" "ns" Lower "the time that one reading of the account takes";
+    "interference" "victim_rate" "1/s" Higher "pieces of work, or requests answered, that the measured container does a second";
+    "interference" "victim_rtt" "ns" Lower "from sending a request until its reply has arrived, in the measured container";
 }
 
 /// Looks a metric up by its name.

@@ -13,6 +13,9 @@ pub(super) const QUICK_BUDGET: Duration = Duration::from_secs(14);
 const QUICK_BLOCKS: u32 = 3;
 /// `--quick` measures at least so long a sample.
 const QUICK_DURATION: Duration = Duration::from_millis(100);
+/// `--quick` watches a CPU quota at least so long: ten of its usual periods, so that what it overruns in the last one
+/// (up to a timer tick) stays within the tolerance.
+const QUICK_ENFORCEMENT: Duration = Duration::from_secs(1);
 /// `--quick` lets a flow run at least so long before it measures.
 const QUICK_WARMUP: Duration = Duration::from_millis(20);
 /// `--quick` watches a frozen container at least so long.
@@ -55,6 +58,9 @@ pub(super) fn of_case(case: &Case) -> Duration {
         CaseKind::Freezer(case) => STEERED_OVERHEAD + 3 * (case.frozen + Duration::from_millis(4) * case.threads),
         CaseKind::Blkio(case) => blkio::estimate(case),
         CaseKind::Accounting(case) => accounting::estimate(case),
+        CaseKind::Devices(_) => SAMPLE_OVERHEAD,
+        CaseKind::Combined(case) => case.estimate() + SAMPLE_OVERHEAD,
+        CaseKind::Interference(case) => case.estimate() + SAMPLE_OVERHEAD,
     }
 }
 
@@ -91,6 +97,12 @@ fn apply(scenario: &mut Scenario, full: &Scenario, scale: f64) {
             (CaseKind::Blkio(case), CaseKind::Blkio(full)) => case.duration = blkio::shortened(full, scale),
             (CaseKind::Accounting(case), CaseKind::Accounting(full)) => {
                 case.per_block = shrink(full.per_block, scale, 1);
+            }
+            (CaseKind::Combined(case), CaseKind::Combined(full)) => {
+                case.duration = full.duration.mul_f64(scale).max(QUICK_ENFORCEMENT.min(full.duration));
+            }
+            (CaseKind::Interference(case), CaseKind::Interference(full)) => {
+                case.duration = full.duration.mul_f64(scale).max(QUICK_DURATION.min(full.duration));
             }
             // What the others do is given by their limit. `full` is a clone of `scenario`: its cases are of the same kinds.
             _ => {}

@@ -5,25 +5,54 @@
 //!
 //! One file an experiment's kind ([`startup`], [`network`]) says which keys it has and how they expand to cases.
 
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use crate::record::CaseRecord;
 
 pub use check::matches;
+pub use combined::{Arrangement, CombinedCase};
+pub use devices::{Device, DeviceAccess, DeviceKind, DeviceRule, DevicesCase};
+pub use interference::{InterferenceCase, Neighbour, NeighbourLimit};
 pub use source::{Diagnostic, ScenarioError};
 
 use source::Sources;
 
+/// Writes an enum whose variants have fixed names in files: `ALL`, `as_str`, `Display` and serde by that name.
+macro_rules! named {
+    ($(#[$outer:meta])* $type:ident { $($(#[$inner:meta])* $variant:ident = $name:literal,)* }) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        pub enum $type { $($(#[$inner])* #[serde(rename = $name)] $variant,)* }
+
+        impl $type {
+            /// Every variant, in the order of the documentation.
+            pub const ALL: &[$type] = &[$($type::$variant),*];
+
+            /// The name in files.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $($type::$variant => $name),* }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
 pub mod accounting;
 pub mod blkio;
 mod check;
+mod combined;
 mod cpu;
+mod devices;
 mod estimate;
 mod freezer;
+mod interference;
 mod matrix;
 mod memory;
 mod network;
@@ -54,6 +83,7 @@ pub type Key = (&'static str, &'static str, &'static str, &'static str);
 pub const TABLES: &[(&str, &[Key])] = &[
     ("[scenario]", parse::SCENARIO_KEYS),
     ("[run]", parse::RUN_KEYS),
+    ("[[experiment]] of every kind", parse::EXPERIMENT_KEYS),
     ("[[experiment]] kind = \"startup\"", startup::KEYS),
     ("[[experiment]] kind = \"network\"", network::KEYS),
     ("[[experiment]] kind = \"cpu\"", cpu::KEYS),
@@ -62,6 +92,9 @@ pub const TABLES: &[(&str, &[Key])] = &[
     ("[[experiment]] kind = \"freezer\"", freezer::KEYS),
     ("[[experiment]] kind = \"blkio\"", blkio::KEYS),
     ("[[experiment]] kind = \"accounting\"", accounting::KEYS),
+    ("[[experiment]] kind = \"devices\"", devices::KEYS),
+    ("[[experiment]] kind = \"combined\"", combined::KEYS),
+    ("[[experiment]] kind = \"interference\"", interference::KEYS),
     ("[[check]]", check::KEYS),
 ];
 
@@ -78,6 +111,8 @@ pub struct Scenario {
     pub cases: Vec<Case>,
     /// What must hold.
     pub checks: Vec<Check>,
+    /// The ids of the cases whose enforcement is measured and shown, but does not count (`enforce = false`).
+    pub unenforced: Vec<String>,
     /// The text as read, before overrides.
     pub source: String,
 }
@@ -144,6 +179,9 @@ impl Case {
                 };
                 (case.runtime, network, accounting::parameters(case))
             }
+            CaseKind::Devices(case) => (case.runtime, None, devices::parameters(case)),
+            CaseKind::Combined(case) => (case.runtime, None, combined::parameters(case)),
+            CaseKind::Interference(case) => (case.runtime, Some(case.network()), interference::parameters(case)),
         };
         CaseRecord {
             id: self.id.clone(),
@@ -175,6 +213,9 @@ impl CaseKind {
             CaseKind::Freezer(_) => "freezer",
             CaseKind::Blkio(_) => "blkio",
             CaseKind::Accounting(_) => "accounting",
+            CaseKind::Devices(_) => "devices",
+            CaseKind::Combined(_) => "combined",
+            CaseKind::Interference(_) => "interference",
         }
     }
 
@@ -190,6 +231,9 @@ impl CaseKind {
             CaseKind::Freezer(_) => freezer::METRICS,
             CaseKind::Blkio(case) => blkio::metrics(case),
             CaseKind::Accounting(_) => accounting::METRICS,
+            CaseKind::Devices(_) => devices::METRICS,
+            CaseKind::Combined(_) => combined::METRICS,
+            CaseKind::Interference(case) => interference::metrics(case),
         }
     }
 }
@@ -235,6 +279,12 @@ pub enum CaseKind {
     Blkio(blkio::BlkioCase),
     /// What is charged against what was used.
     Accounting(accounting::AccountingCase),
+    /// Device permissions.
+    Devices(DevicesCase),
+    /// Several limits at once.
+    Combined(CombinedCase),
+    /// A noisy neighbour.
+    Interference(InterferenceCase),
 }
 
 /// A case of the `memory` experiment.
@@ -348,32 +398,6 @@ pub enum CpuSetting {
         /// Of the sleeper and of each burner beside it.
         shares: Vec<u64>,
     },
-}
-
-/// Writes an enum whose variants have fixed names in files: `ALL`, `as_str`, `Display` and serde by that name.
-macro_rules! named {
-    ($(#[$outer:meta])* $type:ident { $($(#[$inner:meta])* $variant:ident = $name:literal,)* }) => {
-        $(#[$outer])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        pub enum $type { $($(#[$inner])* #[serde(rename = $name)] $variant,)* }
-
-        impl $type {
-            /// Every variant, in the order of the documentation.
-            pub const ALL: &[$type] = &[$($type::$variant),*];
-
-            /// The name in files.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $($type::$variant => $name),* }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-    };
 }
 
 named! {

@@ -165,6 +165,6 @@ fn reject_bad_datagrams(table: &mut Table<'_, '_>, tests: &Dimension<NetworkTest
 }
 
 /// A duration in the letters that a case's id may have: `1.5s`, `250ms`, `10us`.
-fn plain(duration: Duration) -> String {
+pub(super) fn plain(duration: Duration) -> String {
     format!("{duration:?}").replace('µ', "u")
 }

@@ -3,7 +3,10 @@
 use super::raw::{Node, Value};
 use super::read::{self, Found, Table, Wrong};
 use super::source::{Problem, suggest};
-use super::{Case, RunSettings, Scenario, accounting, blkio, check, cpu, freezer, memory, network, pids, startup};
+use super::{
+    Case, RunSettings, Scenario, accounting, blkio, check, combined, cpu, devices, freezer, interference, memory,
+    network, pids, startup,
+};
 
 /// The keys of `[scenario]`.
 pub(super) const SCENARIO_KEYS: &[super::Key] = &[
@@ -18,8 +21,26 @@ pub(super) const RUN_KEYS: &[super::Key] = &[
     ("seed", "a whole number", "random", "of the order inside the blocks; recorded"),
 ];
 
+/// The keys that every `[[experiment]]` has.
+pub(super) const EXPERIMENT_KEYS: &[super::Key] = &[
+    ("kind", "see below", "required", "what is measured"),
+    ("enforce", "true, false", "true", "whether a limit that does not hold fails the run; false: it is only shown"),
+];
+
 /// The kinds of experiments.
-const KINDS: &[&str] = &["startup", "network", "cpu", "memory", "pids", "freezer", "blkio", "accounting"];
+const KINDS: &[&str] = &[
+    "startup",
+    "network",
+    "cpu",
+    "memory",
+    "pids",
+    "freezer",
+    "blkio",
+    "accounting",
+    "devices",
+    "combined",
+    "interference",
+];
 
 /// Reads the whole tree; `None` only when a required value is missing, which is then among the problems.
 pub(super) fn validate(root: &Node, problems: &mut Vec<Problem>) -> Option<Scenario> {
@@ -46,12 +67,17 @@ pub(super) fn validate(root: &Node, problems: &mut Vec<Problem>) -> Option<Scena
     let run = read_run(run, problems);
     let before = problems.len();
     let mut cases: Vec<Case> = Vec::new();
+    let mut unenforced: Vec<String> = Vec::new();
     for node in experiments {
-        for case in read_experiment(node, problems) {
+        let (expanded, enforce) = read_experiment(node, problems);
+        for case in expanded {
             if cases.iter().any(|known| known.id == case.id) {
                 let help = "give both values as a list in one [[experiment]], so that their ids differ";
                 problems.push(Problem::new(node.span.clone(), format!("the case `{}` is there twice", case.id), help));
                 break;
+            }
+            if !enforce {
+                unenforced.push(case.id.clone());
             }
             cases.push(case);
         }
@@ -62,7 +88,7 @@ pub(super) fn validate(root: &Node, problems: &mut Vec<Problem>) -> Option<Scena
         all_checks.extend(check::read(Table::new("[[check]]", node, problems), sound.then_some(cases.as_slice())));
     }
     let (name, question) = header?;
-    Some(Scenario { name, question, run, cases, checks: all_checks, source: String::new() })
+    Some(Scenario { name, question, run, cases, checks: all_checks, unenforced, source: String::new() })
 }
 
 /// The tables of a `[[key]]`.
@@ -106,8 +132,14 @@ fn read_run(node: Option<&Node>, problems: &mut Vec<Problem>) -> RunSettings {
     run
 }
 
-fn read_experiment(node: &Node, problems: &mut Vec<Problem>) -> Vec<Case> {
+/// Reads one `[[experiment]]`; the second value says whether what its cases enforce counts.
+fn read_experiment(node: &Node, problems: &mut Vec<Problem>) -> (Vec<Case>, bool) {
     let mut table = Table::new("[[experiment]]", node, problems);
+    let enforce = table.one("enforce", read::boolean).is_none_or(|found| found.value);
+    (read_kind(table), enforce)
+}
+
+fn read_kind(mut table: Table<'_, '_>) -> Vec<Case> {
     let Some(kind) = table.required("kind", "\"startup\"", read::text) else { return Vec::new() };
     match kind.value.as_str() {
         "startup" => startup::expand(table),
@@ -118,6 +150,9 @@ fn read_experiment(node: &Node, problems: &mut Vec<Problem>) -> Vec<Case> {
         "freezer" => freezer::expand(table),
         "blkio" => blkio::expand(table),
         "accounting" => accounting::expand(table),
+        "devices" => devices::expand(table),
+        "combined" => combined::expand(table),
+        "interference" => interference::expand(table),
         other => {
             table.problem(kind.span, format!("unknown kind of experiment `{other}`"), suggest(other, KINDS));
             Vec::new()

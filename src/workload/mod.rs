@@ -11,6 +11,8 @@
 //!   [`roam`].
 //! - `__workload block --path NODE ...`: reads or writes a block device between two instants, see [`block`].
 //! - `__workload consume RESOURCE --amount ...`: uses a known amount of one resource, see [`consume`].
+//! - `__workload device --probe c:1:3 ...`: tries what the device rules permit, see [`device`].
+//! - `__workload mix --start NS --end NS ...`: burns CPU time, makes tasks and touches memory, see [`mix`].
 //! - `__workload TEST server|client --option value ...`: one end of a network test, see [`arguments::Arguments`].
 //!
 //! - `__workload touch PAGES`, `cache`, `fork COUNT`, `spin THREADS`: programs that are steered over a board of shared
@@ -54,9 +56,11 @@ pub mod cache;
 mod client;
 pub mod consume;
 mod control;
+pub mod device;
 pub mod doze;
 mod flow;
 pub mod fork;
+pub mod mix;
 mod options;
 pub mod result;
 pub mod roam;
@@ -234,6 +238,9 @@ pub fn dispatch(entry_ns: u64, mut arguments: impl Iterator<Item = OsString>) ->
             let arguments = words_of(arguments).and_then(|words| consume::Arguments::parse(&words));
             Some(report(arguments.and_then(|arguments| consume::run(&arguments))))
         }
+        Some("device") => Some(endless(arguments, device::run)),
+        Some("mix") => Some(endless(arguments, mix::run)),
+        Some(mix::CHILD) => Some(endless(arguments, mix::run_child)),
         name => Some(report(network_test(name, arguments))),
     }
 }
@@ -246,8 +253,19 @@ fn hold() -> ! {
 }
 
 /// The workloads beside the network tests.
-const OTHERS: [&str; 11] =
-    ["stamp", "hold", "burn", "doze", "roam", "touch", "cache", "fork", "spin", "block", "consume"];
+const OTHERS: [&str; 13] =
+    ["stamp", "hold", "burn", "doze", "roam", "touch", "cache", "fork", "spin", "block", "consume", "device", "mix"];
+
+/// Runs a program that ends by being killed: what it hands back is why it failed.
+fn endless(
+    arguments: impl Iterator<Item = OsString>,
+    program: impl Fn(&[String]) -> Result<(), WorkloadError>,
+) -> ExitCode {
+    match words_of(arguments).and_then(|words| program(&words)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(Err(error)),
+    }
+}
 
 fn network_test(name: Option<&str>, arguments: impl Iterator<Item = OsString>) -> Result<Line, WorkloadError> {
     let Some(&test) = Test::ALL.iter().find(|test| Some(test.as_str()) == name) else {
@@ -300,6 +318,11 @@ fn report(outcome: Result<Line, WorkloadError>) -> ExitCode {
 
 /// Writes one line to standard output with one write(2).
 fn print(line: &Line) -> Result<(), WorkloadError> {
+    print_json(line)
+}
+
+/// The same for the lines of the programs that have their own.
+fn print_json(line: &impl Serialize) -> Result<(), WorkloadError> {
     let text = serde_json::to_string(line).map_err(|error| WorkloadError::System {
         doing: "write the result as JSON".to_owned(),
         source: error.into(),
@@ -340,7 +363,7 @@ mod tests {
         let error = network_test(Some("dance"), arguments("")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown workload `dance`; known are stamp, hold, burn, doze, roam, touch, cache, fork, spin, block, consume, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
+            "unknown workload `dance`; known are stamp, hold, burn, doze, roam, touch, cache, fork, spin, block, consume, device, mix, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
         );
     }
 

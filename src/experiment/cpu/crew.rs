@@ -35,7 +35,7 @@ pub(super) struct Reading {
     /// When: ns of CLOCK_MONOTONIC.
     pub at_ns: u64,
     /// CPU time of this process.
-    harness_ns: u64,
+    pub(super) harness_ns: u64,
     /// CPU time charged to each member's group; absent where it has none.
     pub usage_ns: Vec<Option<u64>>,
     /// What the quota did to each.

@@ -1,0 +1,326 @@
+//! `combined`: limits that hold alone, held together: all on one container, one group's over two containers, and
+//! limits changed while a container runs.
+//!
+//! The program is the `mix` workload, which runs into each limit: CPU time in its window against the quota, tasks until
+//! the kernel refuses one, memory until its child is killed. `accounted` is what the controllers' files say: tasks
+//! in the window, the peak of memory, and CPU time over the program's whole life, carried over to the window.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::program::{Program, unsupported};
+use super::{EnforcementObservation, Experiment, ExperimentError, Observations, Stop, devices};
+use crate::cgroup::devices::Policy;
+use crate::cgroup::limits::Usage;
+use crate::cgroup::{Group, Layout, Limits, cpu};
+use crate::runtime::{Network, Runtime, StartRequest};
+use crate::scenario::{Arrangement, CombinedCase, Device, DeviceAccess, DeviceKind};
+use crate::sys::clock;
+use crate::units::Limit;
+use crate::workload::device::{Line, Probe};
+use crate::workload::mix::{Arguments, Mixed};
+
+/// The tolerance on the CPU quota, in percent.
+const QUOTA_PCT: f64 = 2.0;
+/// The tolerance on memory at the kill, in percent: beside what the program touched, the kernel charges what it keeps
+/// of its processes (stacks of the kernel, file tables), which the program cannot count.
+const MEMORY_PCT: f64 = 2.0;
+/// Before the window opens: starting, holding, making tasks.
+const LEAD: Duration = Duration::from_millis(250);
+/// How long a round may take beside its window: touching memory at a part of one CPU, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One case of the experiment.
+pub struct Combined {
+    case: CombinedCase,
+    runtime: Arc<dyn Runtime>,
+}
+
+/// Limits of one round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Asked {
+    quota_pct: f64,
+    memory: u64,
+    pids: u64,
+}
+
+impl Asked {
+    fn scaled(self, factor: f64) -> Self {
+        // Whole pages, which is what the kernel keeps.
+        let memory = (self.memory as f64 * factor) as u64 & !0xffff;
+        Self { quota_pct: self.quota_pct * factor, memory, pids: (self.pids as f64 * factor) as u64 }
+    }
+
+    fn limits(self, period: Duration) -> Limits {
+        Limits {
+            memory: Some(Limit::Value(self.memory)),
+            cpu_quota: Some(cpu::Quota { quota: period.mul_f64(self.quota_pct / 100.0), period }),
+            pids: Some(Limit::Value(self.pids)),
+            ..Limits::default()
+        }
+    }
+}
+
+impl Combined {
+    /// An experiment for a case, with the runtime that the case names.
+    #[must_use]
+    pub fn new(case: CombinedCase, runtime: Arc<dyn Runtime>) -> Self {
+        Self { case, runtime }
+    }
+
+    fn asked(&self) -> Asked {
+        let CombinedCase { quota_pct, memory, pids, .. } = self.case;
+        Asked { quota_pct: f64::from(quota_pct), memory: u64::from(memory), pids: u64::from(pids) }
+    }
+
+    /// What the program does: it asks for more than any round permits.
+    fn arguments(&self, start_ns: u64) -> Arguments {
+        Arguments {
+            start_ns,
+            end_ns: start_ns + ns(self.case.duration),
+            burn: 1,
+            tasks: self.case.pids * 2,
+            touch: u64::from(self.case.memory) * 2,
+            period_ns: ns(self.case.period),
+            ..Arguments::default()
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        LEAD + self.case.duration + PATIENCE
+    }
+
+    /// One container under all limits at once, device rules among them.
+    fn together(&self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
+        let asked = self.asked();
+        let start_ns = clock::now_ns() + ns(LEAD);
+        let arguments = self.arguments(start_ns);
+        let request = StartRequest {
+            limits: asked.limits(self.case.period),
+            ..StartRequest::new(arguments.to_words(), Network::None)
+        };
+        let mut program = Program::start("the container", &*self.runtime, request)?;
+        let tasks = tasks_at(program.group()?, start_ns + ns(self.case.duration) / 2, stop)?;
+        let mixed: Mixed = program.line(self.patience(), stop)?;
+        observe(&[mixed], asked, &usage(program.group()?)?, tasks, "", into);
+        program.finish()?;
+        self.devices(asked, into, stop)
+    }
+
+    /// The device rules of a container that has all other limits too.
+    fn devices(&self, asked: Asked, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
+        let probed = probed();
+        let probes: Vec<Probe> = probed.iter().map(devices::probe).collect();
+        let words = probes.iter().flat_map(|probe| ["--probe".to_owned(), probe.to_word()]);
+        let request = StartRequest {
+            limits: asked.limits(self.case.period),
+            ..StartRequest::new(["device".to_owned()].into_iter().chain(words).collect(), Network::None)
+        };
+        let mut program = Program::start("the container", &*self.runtime, request)?;
+        let start_ns = clock::now_ns();
+        let Line::Ready {} = program.line(PATIENCE, stop)? else { return Err(out_of_order()) };
+        devices::make_nodes(program.instance()?.pid(), probes.into_iter())?;
+        program.go_on()?;
+        let Line::Probed { answers } = program.line(PATIENCE, stop)? else { return Err(out_of_order()) };
+        let tried = devices::judge(&probed, DeviceAccess::ALL, &Policy::container(), &answers);
+        into.enforcement.extend(devices::rows(&tried, "", start_ns));
+        program.finish()
+    }
+
+    /// Two containers inside a group that has the limits: what one holds, the other lacks.
+    fn parent(&self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
+        let asked = self.asked();
+        let layout = Layout::detect().map_err(ExperimentError::while_doing("looking for control groups"))?;
+        let parent = Group::create(&layout, true);
+        let parent = parent.map_err(ExperimentError::while_doing("making the parent group"))?;
+        let applied = parent.apply(&asked.limits(self.case.period));
+        applied.map_err(ExperimentError::while_doing("limiting the parent group"))?;
+        let parent = Arc::new(parent);
+        let start_ns = clock::now_ns() + ns(LEAD);
+        let greedy = self.arguments(start_ns);
+        let holder = Arguments {
+            hold_bytes: asked.memory / 4,
+            hold_tasks: self.case.pids / 3,
+            tasks: 0,
+            touch: 0,
+            ..greedy.clone()
+        };
+        let start = |name, arguments: &Arguments| {
+            let request = StartRequest {
+                group_parent: Some(Arc::clone(&parent)),
+                ..StartRequest::new(arguments.to_words(), Network::None)
+            };
+            Program::start(name, &*self.runtime, request)
+        };
+        let mut holder = start("the container that holds", &holder)?;
+        let mut greedy = start("the container that takes the rest", &greedy)?;
+        let tasks = tasks_at(&parent, start_ns + ns(self.case.duration) / 2, stop)?;
+        let mixed: [Mixed; 2] = [holder.line(self.patience(), stop)?, greedy.line(self.patience(), stop)?];
+        observe(&mixed, asked, &usage(&parent)?, tasks, "/sum", into);
+        greedy.finish()?;
+        holder.finish()?;
+        match Arc::into_inner(parent) {
+            Some(parent) => parent.remove().map_err(ExperimentError::while_doing("removing the parent group")),
+            None => Ok(()),
+        }
+    }
+
+    /// One container whose limits go up and down between its rounds.
+    fn changed(&self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
+        let first = self.asked();
+        let rounds = [("/first", first), ("/raised", first.scaled(1.5)), ("/lowered", first.scaled(0.5))];
+        let start_ns = clock::now_ns() + ns(LEAD);
+        let request = StartRequest {
+            limits: first.limits(self.case.period),
+            ..StartRequest::new(self.arguments(start_ns).to_words(), Network::None)
+        };
+        let mut program = Program::start("the container", &*self.runtime, request)?;
+        for (round, (suffix, asked)) in rounds.into_iter().enumerate() {
+            if round > 0 {
+                let changed = program.group()?.apply(&asked.limits(self.case.period));
+                changed.map_err(ExperimentError::while_doing("changing limits of the running container"))?;
+                program.go_on()?;
+            }
+            let mixed: Mixed = program.line(self.patience(), stop)?;
+            // The peak is that of all rounds, and tasks are counted at no known time of a later round.
+            let seen = Usage { memory: None, ..usage(program.group()?)? };
+            observe(&[mixed], asked, &seen, None, suffix, into);
+        }
+        program.finish()
+    }
+}
+
+impl Experiment for Combined {
+    /// Tries whether the limits can be had here at all.
+    fn prepare(&mut self) -> Result<(), ExperimentError> {
+        let limits = self.asked().limits(self.case.period);
+        let request = StartRequest { limits, ..StartRequest::new(vec!["hold".to_owned()], Network::None) };
+        Program::start("the container", &*self.runtime, request).map_err(unsupported)?.finish()
+    }
+
+    fn measure(&mut self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
+        match self.case.arrangement {
+            Arrangement::Together => self.together(into, stop),
+            Arrangement::Parent => self.parent(into, stop),
+            Arrangement::Changed => self.changed(into, stop),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), ExperimentError> {
+        Ok(())
+    }
+}
+
+/// Pushes what a round came to, summed over the containers that share the limits.
+fn observe(mixed: &[Mixed], asked: Asked, usage: &Usage, tasks: Option<u64>, suffix: &str, into: &mut Observations) {
+    let start_ns = mixed.iter().map(|one| one.start_ns).min().unwrap_or(0);
+    let mut row = |controller, setting: &str, unit, requested, achieved, accounted, tolerance_pct| {
+        into.enforcement.push(EnforcementObservation {
+            controller,
+            setting: format!("{setting}{suffix}"),
+            unit,
+            iteration: 0,
+            requested,
+            achieved,
+            accounted,
+            tolerance_pct,
+            start_ns,
+        });
+    };
+    let sum = |value: fn(&Mixed) -> f64| mixed.iter().map(value).sum::<f64>();
+    let rate = sum(|one| one.cpu_ns as f64 / (one.end_ns - one.start_ns).max(1) as f64);
+    let life_ns = sum(|one| one.total_cpu_ns as f64);
+    let charged = usage.cpu_ns.filter(|_| life_ns > 0.0).map(|ns| rate * ns as f64 / life_ns);
+    row("cpu", "quota", "ratio", asked.quota_pct / 100.0, rate, charged, QUOTA_PCT);
+    let tasks = tasks.map(|tasks| tasks as f64);
+    row("pids", "max", "count", asked.pids as f64, sum(|one| f64::from(one.tasks)), tasks, 0.0);
+    // One that was not killed had more left to take than the limit, and took it.
+    let memory = sum(|one| (one.held_bytes + one.touched_bytes) as f64);
+    let peak = usage.memory.as_ref().and_then(|memory| memory.peak).map(|peak| peak as f64);
+    row("memory", "limit", "bytes", asked.memory as f64, memory, peak, MEMORY_PCT);
+}
+
+/// How many tasks a group has at a moment.
+fn tasks_at(group: &Group, at_ns: u64, stop: Stop<'_>) -> Result<Option<u64>, ExperimentError> {
+    const SLICE: Duration = Duration::from_millis(50);
+    loop {
+        if stop.requested() {
+            return Err(ExperimentError::Interrupted);
+        }
+        let left = Duration::from_nanos(at_ns.saturating_sub(clock::now_ns()));
+        if left.is_zero() {
+            return Ok(usage(group)?.pids);
+        }
+        std::thread::sleep(left.min(SLICE));
+    }
+}
+
+fn usage(group: &Group) -> Result<Usage, ExperimentError> {
+    group.usage().map_err(ExperimentError::while_doing("reading what a group was charged"))
+}
+
+/// A permitted device, a forbidden one, and one that does not exist.
+fn probed() -> [Device; 3] {
+    let device = |name: &str, kind, major, minor| Device { name: name.to_owned(), kind, major, minor };
+    [
+        device("null", DeviceKind::Char, 1, 3),
+        device("kmsg", DeviceKind::Char, 1, 11),
+        device("b 7:0", DeviceKind::Block, 7, 0),
+    ]
+}
+
+fn out_of_order() -> ExperimentError {
+    ExperimentError::while_doing("probing devices")("the container said something else than was due".to_owned())
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_are_changed_stay_whole() {
+        let asked = Asked { quota_pct: 40.0, memory: 64 << 20, pids: 24 };
+        assert_eq!(asked.scaled(1.5), Asked { quota_pct: 60.0, memory: 96 << 20, pids: 36 });
+        assert_eq!(asked.scaled(0.5), Asked { quota_pct: 20.0, memory: 32 << 20, pids: 12 });
+        let limits = asked.limits(Duration::from_millis(50));
+        assert_eq!(limits.cpu_quota.map(|quota| quota.quota), Some(Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn containers_that_share_limits_are_summed() {
+        let one = Mixed {
+            start_ns: 1000,
+            end_ns: 2000,
+            cpu_ns: 200,
+            total_cpu_ns: 500,
+            longest_stall_ns: 0,
+            work: 1,
+            tasks: 12,
+            task_errno: 0,
+            held_bytes: 1 << 20,
+            touched_bytes: 15 << 20,
+            killed: false,
+        };
+        let usage = Usage { cpu_ns: Some(1100), ..Usage::default() };
+        let asked = Asked { quota_pct: 40.0, memory: 32 << 20, pids: 24 };
+        let mut seen = Observations::default();
+        observe(&[one.clone(), one], asked, &usage, Some(24), "/sum", &mut seen);
+        let rows: Vec<(&str, &str, f64, f64, Option<f64>)> = seen
+            .enforcement
+            .iter()
+            .map(|row| (row.controller, row.setting.as_str(), row.requested, row.achieved, row.accounted))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("cpu", "quota/sum", 0.4, 0.4, Some(0.4 * 1100.0 / 1000.0)),
+                ("pids", "max/sum", 24.0, 24.0, Some(24.0)),
+                ("memory", "limit/sum", f64::from(32 << 20), f64::from(32 << 20), None),
+            ]
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! `kind = "interference"`: a noisy neighbour beside a measured container, with and without limits on the neighbour.
+//!
+//! A case is called `interference/<runtime>/<neighbour>/<limit>`; the baseline of each neighbour's cases is
+//! `interference/<runtime>/<neighbour>/alone`, the same victim undisturbed, which is made without being asked for.
+
+use std::time::Duration;
+
+use super::matrix::product;
+use super::read::{self, Table};
+use super::{Case, CaseKind, NetworkMode, RuntimeKind, devices};
+
+/// The keys, for `isobench list`: name, values or range, default.
+pub(super) const KEYS: &[super::Key] = &[
+    ("runtime", "builtin", "\"builtin\"", "the runtime of both containers"),
+    ("neighbour", "cpu, memory, block, network", "required", "what the noisy container does"),
+    (
+        "limit",
+        "none, shares, quota, cpuset, memory",
+        "\"none\" and \"quota\"",
+        "what holds the neighbour back: 64 shares; 10 % of a CPU; the other CPU; 48 MiB",
+    ),
+    ("duration", "\"50ms\" to \"1m\"", "\"500ms\"", "how long the victim is measured"),
+];
+
+named! {
+    /// What the noisy container does.
+    Neighbour {
+        /// Computes with four threads on the victim's CPU.
+        Cpu = "cpu",
+        /// Writes through 128 MiB of memory again and again, on the other CPU.
+        Memory = "memory",
+        /// Writes to a block device.
+        Block = "block",
+        /// Sends in bulk over the bridge that the victim is on.
+        Network = "network",
+    }
+}
+
+named! {
+    /// What holds the neighbour back.
+    NeighbourLimit {
+        /// There is no neighbour: the baseline.
+        Alone = "alone",
+        /// Nothing.
+        None = "none",
+        /// 64 CPU shares beside the victim's 1024.
+        Shares = "shares",
+        /// 10 % of one CPU.
+        Quota = "quota",
+        /// Another CPU than the victim's.
+        Cpuset = "cpuset",
+        /// 48 MiB of memory.
+        Memory = "memory",
+    }
+}
+
+/// A case of the `interference` experiment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterferenceCase {
+    /// The runtime of both containers.
+    pub runtime: RuntimeKind,
+    /// What the noisy container does.
+    pub neighbour: Neighbour,
+    /// What holds it back.
+    pub limit: NeighbourLimit,
+    /// How long the victim is measured.
+    pub duration: Duration,
+}
+
+impl InterferenceCase {
+    /// How the containers are connected.
+    #[must_use]
+    pub fn network(&self) -> NetworkMode {
+        if self.neighbour == Neighbour::Network { NetworkMode::Bridge } else { NetworkMode::None }
+    }
+
+    /// Roughly how long one block takes.
+    pub(super) fn estimate(&self) -> Duration {
+        self.duration + Duration::from_millis(250)
+    }
+}
+
+/// What a case measures.
+pub(super) fn metrics(case: &InterferenceCase) -> &'static [&'static str] {
+    if case.neighbour == Neighbour::Network { &["victim_rate", "victim_rtt"] } else { &["victim_rate"] }
+}
+
+/// Reads one `[[experiment]]` of this kind and expands it to its cases.
+pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
+    let second = Duration::from_secs(1);
+    let runtimes = table.list("runtime", &[RuntimeKind::Builtin], devices::read_runtime);
+    let neighbours = table.required_list("neighbour", Neighbour::ALL, read::name("neighbour", Neighbour::ALL));
+    let usual = [NeighbourLimit::None, NeighbourLimit::Quota];
+    let limits = table.list("limit", &usual, read::name("limit", NeighbourLimit::ALL));
+    let duration = table.one("duration", read::duration(second / 20, second * 60));
+    let duration = duration.map_or(second / 2, |found| found.value);
+    let mut cases = Vec::new();
+    let mut listed: Vec<NeighbourLimit> = vec![NeighbourLimit::Alone];
+    listed.extend(limits.iter().map(|(limit, _)| *limit).filter(|limit| *limit != NeighbourLimit::Alone));
+    for [r, n, l] in product([runtimes.len(), neighbours.len(), listed.len()]) {
+        let case =
+            InterferenceCase { runtime: *runtimes.at(r), neighbour: *neighbours.at(n), limit: listed[l], duration };
+        let id = |limit| format!("interference/{}/{}/{limit}", case.runtime, case.neighbour);
+        let baseline = (case.limit != NeighbourLimit::Alone).then(|| id(NeighbourLimit::Alone));
+        cases.push(Case { id: id(case.limit), baseline, kind: CaseKind::Interference(case) });
+    }
+    table.finish();
+    cases
+}
+
+/// The dimensions of a case beside runtime and network, as text.
+pub(super) fn parameters(case: &InterferenceCase) -> Vec<(&'static str, String)> {
+    vec![
+        ("neighbour", case.neighbour.to_string()),
+        ("limit", case.limit.to_string()),
+        ("duration", super::network::plain(case.duration)),
+    ]
+}
