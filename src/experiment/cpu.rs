@@ -121,9 +121,7 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_list() {
-        for name in
-            ["harness_cpu", "longest_stall", "turn", "throttled_periods", "placement_looks", "wakeup_latency"]
-        {
+        for name in ["harness_cpu", "longest_stall", "turn", "throttled_periods", "placement_looks", "wakeup_latency"] {
             assert_eq!((metric_named(name).name, metric_named(name).experiment), (name, "cpu"));
         }
     }

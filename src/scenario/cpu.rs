@@ -21,7 +21,12 @@ use super::{Case, CaseKind, CpuCase, CpuControl, CpuSetting, CpuSpin, RuntimeKin
 pub(super) const KEYS: &[super::Key] = &[
     ("runtime", "builtin", "\"builtin\"", "the runtime of the containers"),
     ("setting", "shares, quota, cpuset, wakeup", "required", "what is asked of the kernel"),
-    ("shares", "\"1024:512\": 1 to 8 numbers, 2 to 262144", "\"1024:512\"", "shares, wakeup: a container each, on one CPU"),
+    (
+        "shares",
+        "\"1024:512\": 1 to 8 numbers, 2 to 262144",
+        "\"1024:512\"",
+        "shares, wakeup: a container each, on one CPU",
+    ),
     ("nested", "true, false", "false", "shares: the first group holds a group of these shares itself"),
     ("conservation", "true, false", "false", "shares: the last container rests, then runs alone"),
     ("percent", "1 to 25600", "50", "quota: CPU time in percent of one CPU"),
@@ -220,11 +225,9 @@ pub(super) fn parameters(case: &CpuCase) -> Vec<(&'static str, String)> {
             ("period", plain(*period)),
             ("spin", spin.to_string()),
         ],
-        CpuSetting::Cpuset { cpus, threads } => vec![
-            ("setting", CpuControl::Cpuset.to_string()),
-            ("cpus", cpus.clone()),
-            ("threads", threads.to_string()),
-        ],
+        CpuSetting::Cpuset { cpus, threads } => {
+            vec![("setting", CpuControl::Cpuset.to_string()), ("cpus", cpus.clone()), ("threads", threads.to_string())]
+        }
         CpuSetting::Wakeup { shares } => {
             vec![("setting", CpuControl::Wakeup.to_string()), ("shares", joined(shares))]
         }
@@ -241,25 +244,28 @@ pub(super) fn estimate(case: &CpuCase) -> Duration {
         CpuSetting::Wakeup { shares } => (1, shares.len()),
         CpuSetting::Quota { .. } | CpuSetting::Cpuset { .. } => (1, 1),
     };
-    (case.duration + AROUND) * windows + START * containers as u32
+    let start = match &case.setting {
+        // The quota holds the start back too.
+        CpuSetting::Quota { percent, .. } => START + Duration::from_millis(500) / (*percent).min(100),
+        _ => START,
+    };
+    (case.duration + AROUND) * windows + start * containers as u32
 }
 
 /// The shortest window of a quick run that still keeps the tolerance.
 ///
-/// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz), and the window's edges may cost it a turn: of a
-/// fifth of a CPU, 1 s keeps that below 2 %. Where the lightest is so light that it has few turns in any window that
-/// one would wait for, the stated tolerance is wider, and 4 s give it two turns. A quota is measured from
-/// refill to refill, and needs a few whole periods.
+/// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz); the line through their beginnings needs a dozen.
+/// Where the lightest is so light that it has few turns in any window that one would wait for, the stated tolerance is
+/// wider, and the window holds one turn of 1024 : 2. A quota is measured from refill to refill, and needs a few periods.
 pub(super) fn shortest(case: &CpuCase) -> Duration {
     let least = match &case.setting {
         CpuSetting::Shares { shares, .. } => {
             let sum: u64 = shares.iter().sum();
             let lightest = shares.iter().min().copied().unwrap_or_default();
-            if lightest * 20 >= sum { Duration::from_millis(800) } else { Duration::from_secs(4) }
+            Duration::from_millis(if lightest * 20 >= sum { 500 } else { 2200 })
         }
-        CpuSetting::Quota { period, .. } => (*period * 6).max(Duration::from_millis(300)),
-        CpuSetting::Cpuset { .. } => Duration::from_millis(300),
-        CpuSetting::Wakeup { .. } => Duration::from_millis(500),
+        CpuSetting::Quota { period, .. } => (*period * 5).max(Duration::from_millis(300)),
+        CpuSetting::Cpuset { .. } | CpuSetting::Wakeup { .. } => Duration::from_millis(300),
     };
     least.min(case.duration)
 }

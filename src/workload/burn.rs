@@ -284,9 +284,9 @@ impl Spinner {
 pub(super) fn sleep_until(at_ns: u64) {
     let until = TimeSpec::from_duration(Duration::from_nanos(at_ns));
     // EINTR: a signal woke it. No other error is possible for this clock and a valid time.
-    while let Err(Errno::EINTR) =
-        clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &until)
-    {}
+    while let Err(Errno::EINTR) = clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &until)
+    {
+    }
 }
 
 pub(super) fn usage(message: String) -> WorkloadError {
@@ -307,9 +307,9 @@ pub(super) fn window_word(window: Window) -> String {
 
 /// Reads `START:END`.
 pub(super) fn window(name: &str, value: &str) -> Result<Window, WorkloadError> {
-    let parsed = value.split_once(':').and_then(|(start, end)| {
-        Some(Window { start_ns: start.parse().ok()?, end_ns: end.parse().ok()? })
-    });
+    let parsed = value
+        .split_once(':')
+        .and_then(|(start, end)| Some(Window { start_ns: start.parse().ok()?, end_ns: end.parse().ok()? }));
     parsed
         .filter(|window| window.start_ns < window.end_ns)
         .ok_or_else(|| usage(format!("{name}: `{value}` is not START:END in ns of CLOCK_MONOTONIC")))

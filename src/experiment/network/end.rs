@@ -110,7 +110,12 @@ impl End {
     }
 
     /// Waits for the next line; an error line becomes [`EndError::Reported`].
-    pub(in crate::experiment) fn line(&mut self, due: &'static str, deadline_ns: u64, stop: Stop<'_>) -> Result<Line, EndError> {
+    pub(in crate::experiment) fn line(
+        &mut self,
+        due: &'static str,
+        deadline_ns: u64,
+        stop: Stop<'_>,
+    ) -> Result<Line, EndError> {
         match self.lines.next(due, deadline_ns, stop)? {
             Line::Error(failure) => Err(EndError::Reported(failure.message)),
             line => Ok(line),
