@@ -244,25 +244,28 @@ pub(super) fn estimate(case: &CpuCase) -> Duration {
         CpuSetting::Wakeup { shares } => (1, shares.len()),
         CpuSetting::Quota { .. } | CpuSetting::Cpuset { .. } => (1, 1),
     };
-    (case.duration + AROUND) * windows + START * containers as u32
+    let start = match &case.setting {
+        // The quota holds the start back too.
+        CpuSetting::Quota { percent, .. } => START + Duration::from_millis(500) / (*percent).min(100),
+        _ => START,
+    };
+    (case.duration + AROUND) * windows + start * containers as u32
 }
 
 /// The shortest window of a quick run that still keeps the tolerance.
 ///
-/// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz), and the window's edges may cost it a turn: of a
-/// fifth of a CPU, 1 s keeps that below 2 %. Where the lightest is so light that it has few turns in any window that
-/// one would wait for, the stated tolerance is wider, and 4 s give it two turns. A quota is measured from
-/// refill to refill, and needs a few whole periods.
+/// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz); the line through their beginnings needs a dozen.
+/// Where the lightest is so light that it has few turns in any window that one would wait for, the stated tolerance is
+/// wider, and the window holds one turn of 1024 : 2. A quota is measured from refill to refill, and needs a few periods.
 pub(super) fn shortest(case: &CpuCase) -> Duration {
     let least = match &case.setting {
         CpuSetting::Shares { shares, .. } => {
             let sum: u64 = shares.iter().sum();
             let lightest = shares.iter().min().copied().unwrap_or_default();
-            if lightest * 20 >= sum { Duration::from_millis(800) } else { Duration::from_secs(4) }
+            Duration::from_millis(if lightest * 20 >= sum { 500 } else { 2200 })
         }
-        CpuSetting::Quota { period, .. } => (*period * 6).max(Duration::from_millis(300)),
-        CpuSetting::Cpuset { .. } => Duration::from_millis(300),
-        CpuSetting::Wakeup { .. } => Duration::from_millis(500),
+        CpuSetting::Quota { period, .. } => (*period * 5).max(Duration::from_millis(300)),
+        CpuSetting::Cpuset { .. } | CpuSetting::Wakeup { .. } => Duration::from_millis(300),
     };
     least.min(case.duration)
 }

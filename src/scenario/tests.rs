@@ -216,7 +216,8 @@ fn the_documented_keys_are_the_known_ones() {
             "[run]" => format!("{HEAD}[run]\nzzz = 1\n{STARTUP}"),
             "[[check]]" => format!("{HEAD}{STARTUP}[[check]]\nzzz = 1\n"),
             title if title.contains("startup") => format!("{HEAD}{STARTUP}zzz = 1\n"),
-            _ => format!("{HEAD}{NETWORK}zzz = 1\n"),
+            title if title.contains("network") => format!("{HEAD}{NETWORK}zzz = 1\n"),
+            title => format!("{HEAD}{}\nzzz = 1\n", title.replace(" kind", "\nkind")),
         };
         let error = Scenario::parse(&body, "t.toml", &Options::default()).unwrap_err();
         let ScenarioError::Invalid(diagnostics) = error else { panic!() };

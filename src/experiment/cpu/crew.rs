@@ -16,6 +16,8 @@ use crate::workload::result::{Line, Window};
 const PATIENCE_NS: u64 = 10_000_000_000;
 /// What each container is given to be started, at first.
 const START_NS: u64 = 25_000_000;
+/// CPU time that a start takes from the moment at which its limits hold; a quota stretches it.
+const START_CPU_NS: u64 = 5_000_000;
 /// How often containers that came too late are started again, with twice the time.
 const TRIES: u32 = 4;
 
@@ -63,9 +65,16 @@ pub(super) struct Programme {
     pub duration_ns: u64,
     /// How many.
     pub windows: u64,
+    /// What of a CPU each container may use, in percent, while it is started; above 100 is as much as 100.
+    pub percent: u32,
 }
 
 impl Programme {
+    /// What the starts of `count` containers are given in a first attempt, in ns.
+    fn allowance_ns(self, count: usize) -> u64 {
+        (START_NS + START_CPU_NS * 100 / u64::from(self.percent.clamp(1, 100))) * count as u64
+    }
+
     /// The windows, when the first phase may begin at `at_ns`.
     fn windows(self, at_ns: u64) -> Vec<Window> {
         let stride = LEAD_NS + self.duration_ns + TAIL_NS;
@@ -87,14 +96,14 @@ pub(super) fn perform(
     stop: Stop<'_>,
 ) -> Result<Seen, ExperimentError> {
     for attempt in 0..TRIES {
-        let allowance_ns = (START_NS << attempt) * count as u64;
+        let allowance_ns = programme.allowance_ns(count) << attempt;
         let windows = programme.windows(clock::now_ns() + allowance_ns);
         if let Some(seen) = perform_once(runtime, windows.clone(), compose(&windows), stop)? {
             return Ok(seen);
         }
     }
-    let reason =
-        format!("{count} containers could not be started within {} ms each", (START_NS << (TRIES - 1)) / 1_000_000);
+    let given_ms = (programme.allowance_ns(count) << (TRIES - 1)) / 1_000_000;
+    let reason = format!("{count} containers did not start within {given_ms} ms");
     Err(failed("starting the containers")(reason))
 }
 
@@ -228,7 +237,7 @@ mod tests {
 
     #[test]
     fn windows_leave_room_for_lead_and_tail() {
-        let windows = Programme { duration_ns: 1_000, windows: 3 }.windows(5);
+        let windows = Programme { duration_ns: 1_000, windows: 3, percent: 100 }.windows(5);
         assert_eq!(windows[0], Window { start_ns: 5 + LEAD_NS, end_ns: 5 + LEAD_NS + 1_000 });
         assert!(windows.windows(2).all(|pair| pair[1].start_ns - pair[0].end_ns == LEAD_NS + TAIL_NS));
     }

@@ -37,7 +37,7 @@ pub(super) struct Quota {
 
 /// As many threads as want more than the quota gives, each on a CPU of its own.
 fn threads(percent: u32) -> u32 {
-    percent.div_ceil(100).max(1)
+    percent / 100 + 1
 }
 
 impl Quota {
@@ -76,7 +76,7 @@ impl Quota {
             let workload = Burn { threads, cpus: cpus.clone(), spin, phases }.to_words();
             vec![Member { workload, limits, parent: Arc::clone(&stage.stand) }]
         };
-        let programme = Programme { duration_ns: self.duration_ns, windows: 1 };
+        let programme = Programme { duration_ns: self.duration_ns, windows: 1, percent: self.percent };
         let seen = perform(runtime, programme, 1, &compose, stop)?;
         seen.push_harness(into);
 
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn there_are_threads_enough_to_want_more() {
-        assert_eq!([1, 99, 100, 101, 190, 200].map(threads), [1, 1, 1, 2, 2, 2]);
+        assert_eq!([1, 99, 100, 190, 200].map(threads), [1, 1, 2, 2, 3]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use nix::time::{ClockId, clock_getres};
 
 use super::crew::{Member, Programme, Reading, Seen, perform};
 use super::stage::Stage;
-use super::trace::{Course, Progress, usual_turn, whole_turns};
+use super::trace::{Course, instants, parts, usual_turn};
 use super::{EnforcementObservation, TOLERANCE_PCT, mixed_up, ns, push};
 use crate::cgroup::cpu::{shares as shares_of, weight};
 use crate::cgroup::{Controller, Group, Hierarchy, Limits};
@@ -148,7 +148,8 @@ impl Shares<'_> {
             };
             contenders.iter().enumerate().map(member).collect()
         };
-        let programme = Programme { duration_ns: self.duration_ns, windows: if self.conservation { 3 } else { 1 } };
+        let programme =
+            Programme { duration_ns: self.duration_ns, windows: if self.conservation { 3 } else { 1 }, percent: 100 };
         let seen = perform(runtime, programme, contenders.len(), &compose, stop)?;
         seen.push_harness(into);
         let traces = traces(&seen)?;
@@ -200,9 +201,8 @@ impl Round<'_> {
         let lightest = (0..active.len()).rev().min_by(|a, b| part(*a).total_cmp(&part(*b))).unwrap_or(0);
         let others: Vec<Course<'_>> =
             courses.iter().enumerate().filter(|(index, _)| *index != lightest).map(|(_, course)| *course).collect();
-        let whole = whole_turns(courses[lightest], &others, self.window);
-        let progress: Vec<Progress> =
-            courses.iter().map(|course| course.between(whole.start_ns, whole.end_ns)).collect();
+        let instants = instants(courses[lightest], &others, self.window);
+        let parts = parts(&courses, &instants);
         if self.at == 0 {
             let start_ns = self.window.start_ns;
             let stall = traces.iter().filter_map(|phases| phases.first()).map(|trace| trace.longest_gap_ns).max();
@@ -212,23 +212,22 @@ impl Round<'_> {
                 push(into, "turn", turn, start_ns);
             }
         }
-        let unused = self.unused_ns(whole);
-        let total = progress.iter().map(|each| each.cpu_ns).sum::<f64>() + unused;
+        let unused_ns = self.unused_ns();
+        let used_ns: f64 =
+            (courses.iter()).map(|course| course.between(self.window.start_ns, self.window.end_ns).cpu_ns).sum();
+        let kept = used_ns / (used_ns + unused_ns);
         let charged: Vec<Option<f64>> =
             active.iter().map(|member| self.opened.charged_until(self.closed, *member)).collect();
         let all_charged: Option<f64> = charged.iter().copied().sum();
-        let all_charged = all_charged.map(|sum| sum + self.unused_ns(self.window));
         let asked: f64 = active.iter().map(|member| contenders[*member].part).sum();
-        let work: f64 = progress.iter().map(|each| each.work).sum();
         for (index, member) in active.iter().enumerate() {
             let contender = &contenders[*member];
             let requested = contender.part / asked;
-            let accounted = charged[index].zip(all_charged).map(|(own, all)| own / all);
+            let accounted = charged[index].zip(all_charged).map(|(own, all)| own / (all + unused_ns));
             let label = self.label(contender);
-            let achieved = progress[index].cpu_ns / total;
-            self.push(into, format!("{}/{label}", self.name()), requested, achieved, accounted);
+            self.push(into, format!("{}/{label}", self.name()), requested, kept * parts[index].cpu_ns, accounted);
             if self.at == 0 {
-                self.push(into, format!("work/{label}"), requested, progress[index].work / work, None);
+                self.push(into, format!("work/{label}"), requested, parts[index].work, None);
             }
         }
         Ok(())
@@ -256,15 +255,14 @@ impl Round<'_> {
         }
     }
 
-    /// The part of `span` in which the CPU stood idle while somebody should have used it. Where all spin, idleness is
-    /// not what is judged.
-    fn unused_ns(&self, span: Window) -> f64 {
+    /// How long the CPU stood idle while somebody should have used it, in ns. Where all spin, idleness is not what is
+    /// judged. Where /proc/stat does not tell, the whole window counts as idle, and the case fails rather than passes.
+    fn unused_ns(&self) -> f64 {
         if self.at == 0 {
             return 0.0;
         }
-        let read_ns = (self.closed.at_ns - self.opened.at_ns).max(1) as f64;
-        let idle_ns = self.opened.idle_until(self.closed, self.cpu).map_or(read_ns, |idle_ns| idle_ns as f64);
-        idle_ns / read_ns * span.elapsed_ns() as f64
+        let idle_ns = self.opened.idle_until(self.closed, self.cpu);
+        idle_ns.unwrap_or_else(|| self.window.elapsed_ns()) as f64
     }
 
     fn push(&self, into: &mut Observations, setting: String, requested: f64, achieved: f64, accounted: Option<f64>) {

@@ -5,8 +5,7 @@
 //! A contended CPU is handed out in turns of a timer tick or so, and a quota in periods. Where a window happens to cut
 //! into a turn or a period, it sees up to one of them too many or too few, and with a quota of 1 ms in 100 ms that is
 //! 5 % of what two seconds hold. That error is the window's and not the kernel's. So CPU time is taken between two
-//! instants of the same kind inside the window: from the beginning of a turn to the beginning of a later one, from a
-//! refill of the quota to a later one. What an enforcement that is wrong does shows there just the same.
+//! instants of the same kind inside the window: the beginnings of turns, the refills of the quota. What an enforcement that is wrong does shows there just the same.
 
 use crate::workload::burn::Point;
 use crate::workload::result::Window;
@@ -73,14 +72,44 @@ impl Course<'_> {
     }
 }
 
-/// The longest part of the window that holds whole turns of the lightest contender; the whole window where it has fewer
-/// than two.
-pub(super) fn whole_turns(lightest: Course<'_>, others: &[Course<'_>], window: Window) -> Window {
-    let turns = lightest.turns(others);
-    match (turns.first(), turns.last()) {
-        (Some(first), Some(last)) if first != last => Window { start_ns: first.end_ns, end_ns: last.end_ns },
-        _ => window,
+/// The instants at which the lightest contender's turns began, but for the first; the window's edges where that leaves
+/// fewer than two.
+///
+/// Up to the first turn the contenders are still paying for what they used while they were started, and the light one
+/// pays longest: of 1024 : 2, the second turn comes 1.3 s after the first, and every later one after 2.05 s.
+pub(super) fn instants(lightest: Course<'_>, others: &[Course<'_>], window: Window) -> Vec<u64> {
+    let starts: Vec<u64> = lightest.turns(others).iter().skip(1).map(|gap| gap.end_ns).collect();
+    if starts.len() < 2 { vec![window.start_ns, window.end_ns] } else { starts }
+}
+
+/// Each contender's part of the CPU time, and of the work, of all together: the slope of the least-squares line through
+/// its states at the given instants over everybody's. With two instants that is what was used between them; with many,
+/// a turn more or less at either end hardly counts. The parts add up to one.
+pub(super) fn parts(courses: &[Course<'_>], instants: &[u64]) -> Vec<Progress> {
+    let Some(begin_ns) = instants.first() else { return vec![Progress::default(); courses.len()] };
+    let states: Vec<Vec<Progress>> = (courses.iter())
+        .map(|course| instants.iter().map(|at_ns| course.between(*begin_ns, *at_ns)).collect())
+        .collect();
+    let column = |states: &[Progress], of: fn(&Progress) -> f64| states.iter().map(of).collect::<Vec<f64>>();
+    let part = |of: fn(&Progress) -> f64| -> Vec<f64> {
+        let columns: Vec<Vec<f64>> = states.iter().map(|states| column(states, of)).collect();
+        let total: Vec<f64> = (0..instants.len()).map(|at| columns.iter().map(|column| column[at]).sum()).collect();
+        columns.iter().map(|column| slope(&total, column)).collect()
+    };
+    let (cpu, work) = (part(|each| each.cpu_ns), part(|each| each.work));
+    cpu.into_iter().zip(work).map(|(cpu_ns, work)| Progress { cpu_ns, work }).collect()
+}
+
+/// The slope of the least-squares line of `y` over `x`; 0 where `x` does not vary.
+fn slope(x: &[f64], y: &[f64]) -> f64 {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let (x_mean, y_mean) = (mean(x), mean(y));
+    let (mut xx, mut xy) = (0.0, 0.0);
+    for (x, y) in x.iter().zip(y) {
+        xx += (x - x_mean) * (x - x_mean);
+        xy += (x - x_mean) * (y - y_mean);
     }
+    if xx == 0.0 { 0.0 } else { xy / xx }
 }
 
 /// How long a contender runs once it has its turn: the median, in ns of CPU time.
@@ -146,16 +175,28 @@ mod tests {
     }
 
     #[test]
-    fn a_split_over_whole_turns_is_exact_where_the_window_cuts_one() {
-        // 2 : 1 in turns of 4 ms; the window ends in the middle of a turn of the light one.
-        let heavy = course(&[(0, 8), (12, 20), (24, 32), (36, 44)]);
-        let light = course(&[(8, 12), (20, 24), (32, 36), (44, 46)]);
+    fn a_split_at_the_beginnings_of_turns_is_exact_where_the_window_cuts_one() {
+        // 2 : 1 in turns of 4 ms; the first turn is early, and the window ends in the middle of a turn of the light one.
+        let heavy = course(&[(0, 2), (6, 14), (18, 26), (30, 38), (42, 50)]);
+        let light = course(&[(2, 6), (14, 18), (26, 30), (38, 42), (50, 52)]);
         let (heavy, light) = (Course(&heavy), Course(&light));
-        let whole = whole_turns(light, &[heavy], window(0, 46));
-        assert_eq!(whole, window(20, 44));
-        let (a, b) = (heavy.between(whole.start_ns, whole.end_ns), light.between(whole.start_ns, whole.end_ns));
-        assert_eq!(a.cpu_ns / b.cpu_ns, 2.0);
+        let instants = instants(light, &[heavy], window(0, 52));
+        assert_eq!(instants, [26, 38, 50].map(|at| at * MS));
+        let parts = parts(&[heavy, light], &instants);
+        assert!(
+            (parts[0].cpu_ns - 2.0 / 3.0).abs() < 1e-12 && (parts[1].cpu_ns - 1.0 / 3.0).abs() < 1e-12,
+            "{parts:?}"
+        );
+        assert!((parts[0].work + parts[1].work - 1.0).abs() < 1e-12);
         assert_eq!(usual_turn(light, &[heavy]), Some(4.0 * MS as f64));
+    }
+
+    #[test]
+    fn two_instants_give_what_was_used_between_them() {
+        let (a, b) = (course(&[(0, 30)]), course(&[(30, 40)]));
+        let parts = parts(&[Course(&a), Course(&b)], &[0, 40 * MS]);
+        assert_eq!(parts.iter().map(|part| part.cpu_ns).collect::<Vec<_>>(), [0.75, 0.25]);
+        assert_eq!(slope(&[1.0, 1.0], &[1.0, 2.0]), 0.0);
     }
 
     #[test]
@@ -164,7 +205,7 @@ mod tests {
         let heavy = course(&[(4, 12), (17, 25)]);
         let starts: Vec<u64> = Course(&light).turns(&[Course(&heavy)]).iter().map(|gap| gap.end_ns / MS).collect();
         assert_eq!(starts, [12, 25]);
-        assert_eq!(whole_turns(Course(&light), &[], window(0, 30)), window(0, 30));
+        assert_eq!(instants(Course(&light), &[], window(0, 30)), [0, 30 * MS]);
     }
 
     #[test]

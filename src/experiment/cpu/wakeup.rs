@@ -12,7 +12,7 @@ use crate::workload::burn::{Burn, Phase, Spin};
 use crate::workload::doze::Doze;
 use crate::workload::result::{Line, Window};
 
-/// The shortest sleep: 1 to 10 % of a timer tick's multiples would meet it in step, and the sleeps vary by an eighth.
+/// The shortest sleep: 370 wake-ups in 2 s. The sleeps vary by an eighth, so that they never fall in step with ticks.
 const EVERY_NS: u64 = 5_000_000;
 
 /// A case.
@@ -49,7 +49,7 @@ impl Wakeup<'_> {
             };
             self.shares.iter().enumerate().map(member).collect()
         };
-        let programme = Programme { duration_ns: self.duration_ns, windows: 1 };
+        let programme = Programme { duration_ns: self.duration_ns, windows: 1, percent: 100 };
         let seen = perform(runtime, programme, self.shares.len(), &compose, stop)?;
         seen.push_harness(into);
         let (Some(window), Some(Line::Doze(result))) = (seen.windows.first(), seen.lines.first()) else {
