@@ -3,11 +3,11 @@
 //!
 //! | setting | what is done | what must come out |
 //! |---|---|---|
-//! | `limit` | anonymous memory is touched page by page beyond the limit | [`limit`] |
-//! | `no-swap`, `swap` | the same, without and with as much swap as memory | [`limit`] |
-//! | `cache` | a file four times the limit is written and read | [`cache`] |
-//! | `soft` | twice the soft limit is touched | [`soft`] |
-//! | `shrink`, `shrink-cache` | the limit is set to half of what is in use | [`shrink`] |
+//! | `limit` | anonymous memory is touched page by page beyond the limit | it is killed at the limit, to the page, and the kernel says so |
+//! | `no-swap`, `swap` | the same, without and with as much swap as memory | the same, and at the sum of both |
+//! | `cache` | a file four times the limit is written and read | cache is reclaimed, nobody is killed, every page comes back whole |
+//! | `soft` | twice the soft limit is touched | v2 slows it down; v1 does nothing, and has no verdict |
+//! | `shrink`, `shrink-cache` | the limit is set to half of what is in use | v1 refuses it and v2 kills; page cache gives way on both |
 
 use std::sync::Arc;
 

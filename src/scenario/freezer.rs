@@ -38,3 +38,42 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
 pub(super) fn parameters(case: &FreezerCase) -> Vec<(&'static str, String)> {
     vec![("threads", case.threads.to_string()), ("frozen", format!("{:?}", case.frozen))]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Options, Scenario};
+
+    fn parse(body: &str, quick: bool) -> Scenario {
+        let text = format!("[scenario]\nname = \"t\"\nquestion = \"?\"\n[[experiment]]\nkind = {body}");
+        Scenario::parse(&text, "t.toml", &Options { quick, ..Options::default() }).unwrap()
+    }
+
+    fn ids(scenario: &Scenario) -> Vec<&str> {
+        scenario.cases.iter().map(|case| case.id.as_str()).collect()
+    }
+
+    #[test]
+    fn cases_are_named_by_what_differs() {
+        let scenario = parse("\"freezer\"\nthreads = [1, 10]\n", false);
+        assert_eq!(ids(&scenario), ["freezer/builtin/t1", "freezer/builtin/t10"]);
+        let scenario = parse("\"freezer\"\nfrozen = [\"1ms\", \"2s\"]\n", false);
+        assert_eq!(ids(&scenario), ["freezer/builtin/t1/f1ms", "freezer/builtin/t1/f2s"]);
+        let scenario = parse("\"pids\"\nlimit = [8, 64]\n", false);
+        assert_eq!(ids(&scenario), ["pids/builtin/8", "pids/builtin/64"]);
+    }
+
+    #[test]
+    fn quick_watches_for_a_shorter_time() {
+        let scenario = parse("\"freezer\"\nfrozen = \"5s\"\n", true);
+        let CaseKind::Freezer(case) = &scenario.cases[0].kind else { panic!() };
+        assert!(case.frozen < Duration::from_secs(5) && case.frozen >= Duration::from_millis(10));
+    }
+
+    #[test]
+    fn metrics_exist_and_are_their_own() {
+        let of = |name: &str| crate::record::metric::find(name).map(|metric| metric.experiment);
+        assert!(METRICS.iter().all(|name| of(name) == Some("freezer")));
+        assert!(crate::scenario::pids::METRICS.iter().all(|name| of(name) == Some("pids")));
+    }
+}

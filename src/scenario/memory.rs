@@ -60,3 +60,45 @@ fn short(bytes: u64) -> String {
         None => bytes.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Options, Scenario};
+
+    fn parse(body: &str) -> Result<Scenario, String> {
+        let text = format!("[scenario]\nname = \"t\"\nquestion = \"?\"\n[[experiment]]\nkind = \"memory\"\n{body}");
+        Scenario::parse(&text, "t.toml", &Options::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_and_limits_multiply() {
+        let scenario = parse("setting = [\"limit\", \"no-swap\"]\nlimit = [\"16M\", \"2G\", 5000000]\n").unwrap();
+        let ids: Vec<&str> = scenario.cases.iter().map(|case| case.id.as_str()).collect();
+        let expected = ["limit/16M", "limit/2G", "limit/5000000", "no-swap/16M", "no-swap/2G", "no-swap/5000000"];
+        assert_eq!(ids, expected.map(|id| format!("memory/builtin/{id}")));
+        let CaseKind::Memory(case) = &scenario.cases[1].kind else { panic!() };
+        assert_eq!((case.setting, case.limit), (MemorySetting::Limit, 2 << 30));
+        assert_eq!(scenario.cases[5].record().parameters.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_told() {
+        for (body, told) in [
+            ("", "lacks `setting`"),
+            ("setting = \"hard\"", "unknown memory setting `hard`"),
+            ("setting = \"limit\"\nlimit = \"1M\"", "from 4194304 to 2147483648"),
+            ("setting = \"limit\"\nruntime = \"floor\"", "the floor has no control groups"),
+        ] {
+            let error = parse(body).unwrap_err();
+            assert!(error.contains(told), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_setting_has_metrics_of_its_own() {
+        for name in MemorySetting::ALL.iter().flat_map(|setting| metrics(*setting)) {
+            assert_eq!(crate::record::metric::find(name).map(|metric| metric.experiment), Some("memory"), "{name}");
+        }
+    }
+}

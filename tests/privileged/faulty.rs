@@ -27,15 +27,13 @@ pub enum Fault {
 }
 
 /// The built-in runtime with a fault.
-pub struct Faulty {
+struct Faulty {
     inner: Arc<dyn Runtime>,
     fault: Fault,
 }
 
-impl Faulty {
-    pub fn new(fault: Fault) -> Result<Arc<dyn Runtime>, RuntimeError> {
-        Ok(Arc::new(Self { inner: by_kind(RuntimeKind::Builtin)?, fault }))
-    }
+pub fn faulty(fault: Fault) -> Result<Arc<dyn Runtime>, RuntimeError> {
+    Ok(Arc::new(Faulty { inner: by_kind(RuntimeKind::Builtin)?, fault }))
 }
 
 fn failed<E: Error + Send + Sync + 'static>(error: E) -> RuntimeError {

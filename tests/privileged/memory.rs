@@ -17,7 +17,7 @@ use isobench::units::Limit;
 use isobench::workload::steer::{COMPLAINT, complaint};
 use isobench::workload::touch;
 
-use crate::faulty::{Fault, Faulty, StopsAtStart, all_pass, rows, verdict};
+use crate::faulty::{Fault, StopsAtStart, all_pass, faulty, rows, verdict};
 use crate::harness::{Body, Case};
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -90,7 +90,7 @@ fn sound(setting: MemorySetting, limit: u64) -> Result<Memory, Box<dyn Error>> {
 }
 
 fn wrong(setting: MemorySetting, fault: Fault) -> Result<Memory, Box<dyn Error>> {
-    Ok(Memory::new(case(setting, LIMIT), Faulty::new(fault)?))
+    Ok(Memory::new(case(setting, LIMIT), faulty(fault)?))
 }
 
 fn value(seen: &Observations, name: &str) -> Option<f64> {
@@ -227,6 +227,13 @@ fn stopping_leaves_nothing() -> Outcome {
     Ok(())
 }
 
+/// A memory limit, without a way out into swap where there is any.
+fn limited(bytes: u64) -> Limits {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let limit = Some(Limit::Value(bytes));
+    Limits { memory: limit, memory_and_swap: limit.filter(|_| swaps.lines().count() > 1), ..Limits::default() }
+}
+
 /// A container that touches up to so many pages, and its board.
 fn toucher(pages: u64, limits: Limits) -> Result<(Box<dyn isobench::runtime::Instance>, Board), Box<dyn Error>> {
     let (board, fd) = Board::create(touch::word::COUNT + COMPLAINT)?;
@@ -238,9 +245,8 @@ fn toucher(pages: u64, limits: Limits) -> Result<(Box<dyn isobench::runtime::Ins
 }
 
 fn the_watch_wakes_for_a_kill_only() -> Outcome {
-    let limits = Limits { memory: Some(Limit::Value(LIMIT)), ..Limits::default() };
     let pages = LIMIT / page_size();
-    let (instance, board) = toucher(2 * pages, limits)?;
+    let (instance, board) = toucher(2 * pages, limited(LIMIT))?;
     let place = instance.group().and_then(|group| group.place(Controller::Memory)).ok_or("no group")?;
     let mut watch = OomWatch::arm(place)?;
     board.post(touch::word::TARGET, pages / 2);
@@ -255,7 +261,7 @@ fn the_watch_wakes_for_a_kill_only() -> Outcome {
 }
 
 fn settling_takes_the_stock_back() -> Outcome {
-    let (instance, board) = toucher(1000, Limits::default())?;
+    let (instance, board) = toucher(1000, limited(1 << 30))?;
     let place = instance.group().and_then(|group| group.place(Controller::Memory)).ok_or("no group")?;
     controller::settle(place)?;
     let before = controller::usage(place)?.current;

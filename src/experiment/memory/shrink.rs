@@ -1,13 +1,15 @@
 //! A limit below what is in use already.
 //!
 //! Anonymous memory without swap cannot be given up: v1 refuses the new limit with EBUSY and leaves everything as it
-//! was; v2 takes it and kills until it is true. Page cache is given up on both.
+//! was; v2 takes it and kills until it is true, and may be ahead of itself: it does not wait for the memory of the one
+//! that it killed, and kills the next. Page cache is given up on both.
 
 use super::super::subject::Subject;
 use super::file::DiskFile;
 use super::{Memory, baseline, cache, row, usage, value};
 use crate::cgroup::{CgroupError, Controller, Group, Hierarchy, Limits, memory as controller};
 use crate::experiment::{EnforcementObservation, ExperimentError, Observations, Stop};
+use crate::sys::board::Board;
 use crate::sys::clock;
 use crate::sys::region::page_size;
 use crate::units::Limit;
@@ -67,14 +69,16 @@ pub(super) fn anonymous(memory: &Memory, into: &mut Observations, stop: Stop<'_>
     let mut intact = 0;
     if refuses {
         subject.board.post(word::VERIFY, 1);
-        let ended = |board: &crate::sys::board::Board| board.get(word::INTACT) != 0 || board.get(word::ENDED) != 0;
+        let ended = |board: &Board| board.get(word::INTACT) != 0 || board.get(word::ENDED) != 0;
         subject.wait("looking at its memory", stop, ended)?;
         intact = subject.board.get(word::INTACT).saturating_sub(1);
     } else {
         // The kill may still be under way, or nobody be killed; then this ends after a while.
-        let _ = subject.board.wait(std::time::Duration::from_secs(2), |board| board.get(word::ENDED) != 0);
+        let over = |board: &Board| board.get(word::ENDED) != 0 || subject.has_ended();
+        subject.board.wait(std::time::Duration::from_secs(2), over);
     }
-    let killed = touch::killed(subject.board.get(word::ENDED));
+    // Where the first process was killed too, there is nobody left who could say how the other ended.
+    let killed = touch::killed(subject.board.get(word::ENDED)) || subject.has_ended();
     let usage = usage(&subject)?;
     subject.remove()?;
 

@@ -27,7 +27,10 @@ pub(super) fn measure(memory: &Memory, into: &mut Observations, stop: Stop<'_>) 
     let start_ns = clock::now_ns();
     let page = page_size() as f64;
     let limit = memory.limit_pages();
-    let limits = Limits { memory_soft: Some(Limit::Value(memory.case.limit)), ..Limits::default() };
+    // With swap the group would stay below by swapping, so there is none for it. That needs a hard limit, out of reach.
+    let beyond = (super::limit::swap_free()? > 0).then_some(Limit::Value(4 * memory.case.limit));
+    let memory_soft = Some(Limit::Value(memory.case.limit));
+    let limits = Limits { memory_soft, memory: beyond, memory_and_swap: beyond, ..Limits::default() };
     let subject = Subject::start(&*memory.runtime, touch::words(2 * limit), word::COUNT, None, limits)?;
     subject.wait("beginning to touch memory", stop, |board| board.get(word::TOUCHED) == 1)?;
     let base = baseline(&subject)?;
