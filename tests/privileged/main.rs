@@ -2,8 +2,11 @@
 //!
 //! Without the needed privilege a test is listed as ignored, with the reason in its name; it never counts as passed.
 
+mod accounting;
+mod blkio;
 mod container;
 mod escape;
+mod faulty;
 mod harness;
 mod network;
 mod pair;
@@ -22,6 +25,8 @@ fn main() -> ExitCode {
         return code;
     }
     let mut tests = Vec::new();
+    tests.extend(accounting::cases());
+    tests.extend(blkio::cases());
     tests.extend(container::cases());
     tests.extend(escape::cases());
     tests.extend(network::cases());
