@@ -10,6 +10,8 @@ const HEAD: &str = "[scenario]\nname = \"t\"\nquestion = \"What?\"\n";
 const STARTUP: &str = "[[experiment]]\nkind = \"startup\"\nnetwork = [\"host\", \"bridge\"]\n";
 const NETWORK: &str =
     "[[experiment]]\nkind = \"network\"\nnetwork = [\"host\", \"bridge\"]\ntest = [\"tcp_stream\", \"tcp_rr\"]\n";
+const BLKIO: &str = "[[experiment]]\nkind = \"blkio\"\nsetting = [\"write_bps\", \"weight\"]\n";
+const ACCOUNTING: &str = "[[experiment]]\nkind = \"accounting\"\nresource = [\"cpu\", \"network\"]\n";
 
 fn parse(text: &str, options: &Options) -> Scenario {
     Scenario::parse(text, "t.toml", options).unwrap_or_else(|error| panic!("{error}"))
@@ -59,7 +61,7 @@ fn defaults_are_as_documented() {
                 assert_eq!((case.path, case.streams, case.pin), (TrafficPath::Egress, 1, true));
                 case.message_size
             }
-            CaseKind::Startup(_) => panic!(),
+            CaseKind::Startup(_) | CaseKind::Blkio(_) | CaseKind::Accounting(_) => panic!(),
         })
         .collect();
     assert_eq!(sizes, [128 << 10, 1, 1400]);
@@ -181,6 +183,7 @@ fn quick_fits_its_budget_and_keeps_the_ids() {
         match &case.kind {
             CaseKind::Startup(case) => assert!(case.per_block >= case.concurrency),
             CaseKind::Network(case) => assert!(case.duration >= Duration::from_millis(100)),
+            CaseKind::Blkio(_) | CaseKind::Accounting(_) => panic!("not in this file"),
         }
     }
 }
@@ -195,7 +198,7 @@ fn quick_leaves_alone_what_is_short_and_never_raises() {
 #[test]
 fn every_kind_has_metrics_that_exist_and_are_its_own() {
     let scenario = good(&format!(
-        "{STARTUP}{}",
+        "{STARTUP}{BLKIO}{ACCOUNTING}{}",
         NETWORK.replace("\"tcp_rr\"", "\"tcp_rr\", \"tcp_crr\", \"udp_stream\", \"udp_rr\"")
     ));
     for case in &scenario.cases {
@@ -215,6 +218,8 @@ fn the_documented_keys_are_the_known_ones() {
             "[run]" => format!("{HEAD}[run]\nzzz = 1\n{STARTUP}"),
             "[[check]]" => format!("{HEAD}{STARTUP}[[check]]\nzzz = 1\n"),
             title if title.contains("startup") => format!("{HEAD}{STARTUP}zzz = 1\n"),
+            title if title.contains("blkio") => format!("{HEAD}{BLKIO}zzz = 1\n"),
+            title if title.contains("accounting") => format!("{HEAD}{ACCOUNTING}zzz = 1\n"),
             _ => format!("{HEAD}{NETWORK}zzz = 1\n"),
         };
         let error = Scenario::parse(&body, "t.toml", &Options::default()).unwrap_err();
@@ -514,7 +519,7 @@ fn unknown_names() {
             t.toml:5:8: unknown kind of experiment `start-up`
               5 | kind = "start-up"
                 |        ^^^^^^^^^^
-                = did you mean `startup`? known are startup, network
+                = did you mean `startup`? known are startup, network, blkio, accounting
 
             t.toml:8:11: `runtime`: unknown runtime `builtln`
               8 | runtime = "builtln"
@@ -641,7 +646,7 @@ fn checks_that_cannot_be() {
             t.toml:16:10: `metric`: unknown metric `exits`
               16 | metric = "exits"
                  |          ^^^^^^^
-                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits
+                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits, io_throughput, io_operations, io_stall, settling_time, buffered_excess, weight_error, read_cost
         "#]],
     );
     bad(
