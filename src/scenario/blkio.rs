@@ -411,3 +411,6 @@ pub(super) fn short_bytes(bytes: u64) -> String {
         _ => bytes.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

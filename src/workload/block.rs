@@ -122,7 +122,7 @@ impl Arguments {
             start_ns: instant("--start")?,
             end_ns: instant("--end")?,
         };
-        if !(512..=MAX_BLOCK).contains(&arguments.block_size) || arguments.block_size % 512 != 0 {
+        if !(512..=MAX_BLOCK).contains(&arguments.block_size) || !arguments.block_size.is_multiple_of(512) {
             return Err(usage(format!("--block-size is whole sectors of 512 bytes up to {MAX_BLOCK}")));
         }
         if !(1..=256).contains(&arguments.queue_depth) {

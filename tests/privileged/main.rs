@@ -2,10 +2,13 @@
 //!
 //! Without the needed privilege a test is listed as ignored, with the reason in its name; it never counts as passed.
 
+mod accounting;
+mod blkio;
 mod cgroup;
 mod container;
 mod escape;
 mod faulty;
+mod faulty_blkio;
 mod freezer;
 mod harness;
 mod memory;
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
     }
     let mut tests = Vec::new();
     tests.extend(cgroup::cases());
+    tests.extend(accounting::cases());
+    tests.extend(blkio::cases());
     tests.extend(container::cases());
     tests.extend(escape::cases());
     tests.extend(network::cases());
