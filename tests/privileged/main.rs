@@ -3,7 +3,9 @@
 //! Without the needed privilege a test is listed as ignored, with the reason in its name; it never counts as passed.
 
 mod container;
+mod enforcement;
 mod escape;
+mod faulty;
 mod harness;
 mod network;
 mod pair;
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let mut tests = Vec::new();
     tests.extend(container::cases());
     tests.extend(escape::cases());
+    tests.extend(enforcement::cases());
     tests.extend(network::cases());
     tests.extend(workload::cases());
     tests.extend(traffic::cases());
