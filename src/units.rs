@@ -143,6 +143,7 @@ pub fn human(value: f64, unit: &str) -> String {
         "bit/s" => scaled(value, 1000.0, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]),
         "1/s" => format!("{}/s", scaled(value, 1000.0, &["", "k", "M", "G"])).replace(' ', ""),
         "count" => scaled(value, 1000.0, &["", "k", "M", "G"]).replace(' ', ""),
+        "ratio" => format!("{} %", significant(value * 100.0)),
         other => format!("{} {other}", significant(value)),
     }
 }

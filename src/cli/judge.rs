@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::error::CliError;
 use super::result::Judged;
-use crate::gate::checks;
+use crate::gate::{checks, enforcement};
 use crate::record::{RunRecord, directory, summary};
 use crate::report;
 use crate::scenario::Scenario;
@@ -27,7 +27,8 @@ pub(super) fn judge_again(record: RunRecord, scenario: &Scenario, directory: &Pa
 
 fn derive(record: RunRecord, scenario: &Scenario, directory: &Path) -> Judged {
     let summary = summary::summarise(&record);
-    let checks = checks::evaluate(&scenario.checks, &summary, &record.skips);
+    let mut checks = checks::evaluate(&scenario.checks, &summary, &record.skips);
+    checks.extend(enforcement::evaluate(&record.enforcement, &scenario.unenforced));
     let answers = report::answers(&record, &summary);
     Judged { directory: directory.to_owned(), record, summary, checks, answers }
 }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::Ended;
 use super::output::{BOLD, DOUBT, ERROR, GOOD, Table};
-use crate::gate::Outcome;
+use crate::gate::{Outcome, enforcement};
 use crate::record::metric;
 use crate::record::summary::SummaryRow;
-use crate::record::{CheckRow, RunRecord, Skip, Verdict};
+use crate::record::{CheckRow, EnforcementRow, RunRecord, Skip, Verdict};
 use crate::units::{human, significant};
 
 /// A run with everything that was derived from it.
@@ -49,11 +49,16 @@ impl Judged {
         if !self.summary.is_empty() {
             text.push_str(&format!("\n{}{}", self.figures().render(2), disturbed(&self.summary)));
         }
+        if !self.record.enforcement.is_empty() {
+            text.push_str(&format!("\n{}", self.enforcement().render(2)));
+        }
         text.push_str(&skips(&self.record.skips));
-        if !self.checks.is_empty() {
+        // Those on enforcement stand in the table above.
+        let written: Vec<&CheckRow> = self.checks.iter().filter(|check| !enforcement::is_one(check)).collect();
+        if !written.is_empty() {
             text.push('\n');
         }
-        for check in &self.checks {
+        for check in written {
             text.push_str(&format!("  {}\n", verdict_line(check)));
         }
         text.push_str(&format!("\n  report: {}\n", self.directory.join("report.html").display()));
@@ -72,9 +77,44 @@ impl Judged {
             "exit_code": ended.code(),
             "answers": self.answers,
             "summary": self.summary,
+            "enforcement": self.record.enforcement,
             "checks": self.checks,
             "skips": self.record.skips,
         })
+    }
+
+    /// What was asked of each controller, and what came.
+    fn enforcement(&self) -> Table {
+        let mut table = Table::titled(&[
+            "case",
+            "setting",
+            ">requested",
+            ">achieved",
+            ">error (95 %)",
+            ">accounted",
+            ">tolerance",
+            "verdict",
+        ]);
+        let mut last = "";
+        for row in &self.record.enforcement {
+            let case = if row.case == last { "" } else { row.case.as_str() };
+            last = &row.case;
+            let value = |value: f64| human(value, &row.unit);
+            let accounted = row.accounting_error_pct.map_or_else(|| "-".to_owned(), |error| format!("{error:+.1} %"));
+            let judged = self.checks.iter().any(|check| enforcement::is_one(check) && check.case == row.case);
+            let verdict = format!("{}{}", row.verdict, if judged { "" } else { " (only shown)" });
+            table.row([
+                case,
+                &format!("{} {}", row.controller, row.setting),
+                &value(row.requested),
+                &value(row.achieved),
+                &error(row),
+                &accounted,
+                &format!("±{} %", row.tolerance_pct),
+                &verdict,
+            ]);
+        }
+        table
     }
 
     fn figures(&self) -> Table {
@@ -92,6 +132,14 @@ impl Judged {
         }
         table
     }
+}
+
+/// What a limit's row shows of its error, as in `-0.2 % (-0.4 to +0.1)`.
+fn error(row: &EnforcementRow) -> String {
+    let percent = |value: f64| if value == 0.0 { "0".to_owned() } else { format!("{value:+.1}") };
+    let (low, high) = (percent(row.error_ci95_low), percent(row.error_ci95_high));
+    let interval = if low == high { String::new() } else { format!(" ({low} to {high})") };
+    format!("{} %{interval}", percent(row.error_pct))
 }
 
 /// The skipped cases, those with one reason together.
@@ -282,6 +330,41 @@ mod tests {
             line("exit max", None, "<= 5 (no such case)"),
             format!("{start}  {case}: not measured <= 5 ns (no such case)")
         );
+    }
+
+    #[test]
+    fn limits_are_shown_with_their_errors() {
+        let mut judged = judged(Verdict::Pass);
+        let row = |setting: &str, achieved: f64, verdict| EnforcementRow {
+            case: "combined/builtin/together".to_owned(),
+            controller: "cpu".to_owned(),
+            setting: setting.to_owned(),
+            requested: 0.5,
+            achieved,
+            accounted: Some(achieved),
+            unit: "ratio".to_owned(),
+            error_pct: (achieved - 0.5) * 200.0,
+            error_ci95_low: (achieved - 0.502) * 200.0,
+            error_ci95_high: (achieved - 0.499) * 200.0,
+            accounting_error_pct: Some(0.0),
+            tolerance_pct: 2.0,
+            verdict,
+        };
+        judged.record.enforcement = vec![row("quota", 0.499, Verdict::Pass), row("other", 0.25, Verdict::Fail)];
+        judged.checks = enforcement::evaluate(&judged.record.enforcement, &[]);
+        let text = anstream::adapter::strip_str(&judged.text()).to_string();
+        let shown: String = text
+            .lines()
+            .skip_while(|line| !line.contains("tolerance"))
+            .take(3)
+            .map(|line| format!("{line}\n"))
+            .collect();
+        expect![[r#"
+              case                       setting    requested  achieved              error (95 %)  accounted  tolerance  verdict
+              combined/builtin/together  cpu quota       50 %    49.9 %        -0.2 % (-0.6 to 0)     +0.0 %       ±2 %  pass
+                                         cpu other       50 %      25 %  -50.0 % (-50.4 to -49.8)     +0.0 %       ±2 %  fail
+        "#]].assert_eq(&shown);
+        assert_eq!(judged.ended(), Ended::Failed);
     }
 
     #[test]

@@ -42,8 +42,13 @@ impl Devices {
     fn start(&self, stop: Stop<'_>) -> Result<Program, ExperimentError> {
         let probes = self.case.devices.iter().map(probe);
         let words = probes.clone().flat_map(|probe| ["--probe".to_owned(), probe.to_word()]);
+        let mut asked = rules(&self.case.rules);
+        if asked.is_empty() && !self.case.then.is_empty() {
+            // A v1 group with only the default rules stands under one with the default rules, and could not be widened.
+            asked.push(devices::DEFAULT[0]);
+        }
         let request = StartRequest {
-            limits: Limits { devices: rules(&self.case.rules), ..Limits::default() },
+            limits: Limits { devices: asked, ..Limits::default() },
             ..StartRequest::new(["device".to_owned()].into_iter().chain(words).collect(), Network::None)
         };
         let mut program = Program::start("the container", &*self.runtime, request)?;

@@ -3,6 +3,7 @@
 //! Functions of `record`'s summary; `cli` calls them after a run, `report` shows their rows.
 
 pub mod checks;
+pub mod enforcement;
 
 use crate::record::{CheckRow, Verdict};
 

@@ -19,8 +19,8 @@ pub(super) const KEYS: &[super::Key] = &[
         "all three",
         "one container under all limits; two under a parent's; limits changed while it runs",
     ),
-    ("quota", "2 to 90", "30", "percent of one CPU; `changed` goes up by half and down to a half"),
-    ("period", "\"10ms\" to \"200ms\"", "\"50ms\"", "the period of the quota"),
+    ("quota", "2 to 90", "30", "percent of one CPU; `changed` goes up by a half and down by a third"),
+    ("period", "\"10ms\" to \"200ms\"", "\"100ms\"", "the period of the quota"),
     ("memory", "\"16M\" to \"256M\"", "\"64M\"", "bytes; `changed` goes up and down as the quota does"),
     ("pids", "8 to 1000", "24", "tasks; `changed` goes up and down as the quota does"),
     ("duration", "\"200ms\" to \"1m\"", "\"2s\"", "the time in which CPU use is measured"),
@@ -80,7 +80,7 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
     let runtimes = table.list("runtime", &[RuntimeKind::Builtin], devices::read_runtime);
     let arrangements = table.list("arrangement", Arrangement::ALL, read::name("arrangement", Arrangement::ALL));
     let quotas = table.list("quota", &[30], read::whole(2, 90));
-    let periods = table.list("period", &[second / 20], read::duration(second / 100, second / 5));
+    let periods = table.list("period", &[second / 10], read::duration(second / 100, second / 5));
     let memories = table.list("memory", &[64 << 20], read::bytes(16 << 20, 256 << 20));
     let pids = table.list("pids", &[24], read::whole(8, 1000));
     let duration = table.one("duration", read::duration(second / 5, second * 60));
