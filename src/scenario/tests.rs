@@ -522,7 +522,7 @@ fn unknown_names() {
             t.toml:5:8: unknown kind of experiment `start-up`
               5 | kind = "start-up"
                 |        ^^^^^^^^^^
-                = did you mean `startup`? known are startup, network, memory, pids, freezer
+                = did you mean `startup`? known are startup, network, cpu, memory, pids, freezer, blkio, accounting, devices, combined, interference
 
             t.toml:8:11: `runtime`: unknown runtime `builtln`
               8 | runtime = "builtln"
@@ -649,7 +649,7 @@ fn checks_that_cannot_be() {
             t.toml:16:10: `metric`: unknown metric `exits`
               16 | metric = "exits"
                  |          ^^^^^^^
-                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits, page_touch, page_read, charge_batch, kill_delay, oom_event_delay, soft_excess, shrink_time, fork_time, refused_fork_time, freeze_time, thaw_time, thaw_all_time
+                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits, harness_cpu, longest_stall, turn, throttled_periods, placement_looks, wakeup_latency, page_touch, page_read, charge_batch, kill_delay, oom_event_delay, soft_excess, shrink_time, fork_time, refused_fork_time, freeze_time, thaw_time, thaw_all_time, io_throughput, io_operations, io_stall, settling_time, buffered_excess, weight_error, read_cost, victim_rate, victim_rtt
         "#]],
     );
     bad(
