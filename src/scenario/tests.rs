@@ -8,6 +8,7 @@ use super::*;
 
 const HEAD: &str = "[scenario]\nname = \"t\"\nquestion = \"What?\"\n";
 const STARTUP: &str = "[[experiment]]\nkind = \"startup\"\nnetwork = [\"host\", \"bridge\"]\n";
+const CPU: &str = "[[experiment]]\nkind = \"cpu\"\nsetting = [\"shares\", \"quota\", \"cpuset\", \"wakeup\"]\n";
 const NETWORK: &str =
     "[[experiment]]\nkind = \"network\"\nnetwork = [\"host\", \"bridge\"]\ntest = [\"tcp_stream\", \"tcp_rr\"]\n";
 
@@ -59,7 +60,7 @@ fn defaults_are_as_documented() {
                 assert_eq!((case.path, case.streams, case.pin), (TrafficPath::Egress, 1, true));
                 case.message_size
             }
-            CaseKind::Startup(_) => panic!(),
+            other => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(sizes, [128 << 10, 1, 1400]);
@@ -181,6 +182,7 @@ fn quick_fits_its_budget_and_keeps_the_ids() {
         match &case.kind {
             CaseKind::Startup(case) => assert!(case.per_block >= case.concurrency),
             CaseKind::Network(case) => assert!(case.duration >= Duration::from_millis(100)),
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -195,7 +197,7 @@ fn quick_leaves_alone_what_is_short_and_never_raises() {
 #[test]
 fn every_kind_has_metrics_that_exist_and_are_its_own() {
     let scenario = good(&format!(
-        "{STARTUP}{}",
+        "{STARTUP}{CPU}{}",
         NETWORK.replace("\"tcp_rr\"", "\"tcp_rr\", \"tcp_crr\", \"udp_stream\", \"udp_rr\"")
     ));
     for case in &scenario.cases {
@@ -214,6 +216,7 @@ fn the_documented_keys_are_the_known_ones() {
             "[scenario]" => format!("[scenario]\nzzz = 1\n{STARTUP}"),
             "[run]" => format!("{HEAD}[run]\nzzz = 1\n{STARTUP}"),
             "[[check]]" => format!("{HEAD}{STARTUP}[[check]]\nzzz = 1\n"),
+            title if title.contains("\"cpu\"") => format!("{HEAD}{CPU}zzz = 1\n"),
             title if title.contains("startup") => format!("{HEAD}{STARTUP}zzz = 1\n"),
             _ => format!("{HEAD}{NETWORK}zzz = 1\n"),
         };
@@ -514,7 +517,7 @@ fn unknown_names() {
             t.toml:5:8: unknown kind of experiment `start-up`
               5 | kind = "start-up"
                 |        ^^^^^^^^^^
-                = did you mean `startup`? known are startup, network
+                = did you mean `startup`? known are startup, network, cpu
 
             t.toml:8:11: `runtime`: unknown runtime `builtln`
               8 | runtime = "builtln"
@@ -641,7 +644,7 @@ fn checks_that_cannot_be() {
             t.toml:16:10: `metric`: unknown metric `exits`
               16 | metric = "exits"
                  |          ^^^^^^^
-                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits
+                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits, harness_cpu, longest_stall, turn, throttled_periods, placement_looks, wakeup_latency
         "#]],
     );
     bad(

@@ -3,6 +3,7 @@
 //! Without the needed privilege a test is listed as ignored, with the reason in its name; it never counts as passed.
 
 mod container;
+mod cpu;
 mod escape;
 mod harness;
 mod network;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     }
     let mut tests = Vec::new();
     tests.extend(container::cases());
+    tests.extend(cpu::cases());
     tests.extend(escape::cases());
     tests.extend(network::cases());
     tests.extend(workload::cases());
