@@ -8,6 +8,7 @@ use super::*;
 
 const HEAD: &str = "[scenario]\nname = \"t\"\nquestion = \"What?\"\n";
 const STARTUP: &str = "[[experiment]]\nkind = \"startup\"\nnetwork = [\"host\", \"bridge\"]\n";
+const CPU: &str = "[[experiment]]\nkind = \"cpu\"\nsetting = [\"shares\", \"quota\", \"cpuset\", \"wakeup\"]\n";
 const NETWORK: &str =
     "[[experiment]]\nkind = \"network\"\nnetwork = [\"host\", \"bridge\"]\ntest = [\"tcp_stream\", \"tcp_rr\"]\n";
 const BLKIO: &str = "[[experiment]]\nkind = \"blkio\"\nsetting = [\"write_bps\", \"weight\"]\n";
@@ -198,7 +199,7 @@ fn quick_leaves_alone_what_is_short_and_never_raises() {
 #[test]
 fn every_kind_has_metrics_that_exist_and_are_its_own() {
     let scenario = good(&format!(
-        "{STARTUP}{BLKIO}{ACCOUNTING}{}",
+        "{STARTUP}{CPU}{BLKIO}{ACCOUNTING}{}",
         NETWORK.replace("\"tcp_rr\"", "\"tcp_rr\", \"tcp_crr\", \"udp_stream\", \"udp_rr\"")
     ));
     for case in &scenario.cases {

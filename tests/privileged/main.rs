@@ -6,6 +6,7 @@ mod accounting;
 mod blkio;
 mod cgroup;
 mod container;
+mod cpu;
 mod enforcement;
 mod escape;
 mod faulty;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     tests.extend(accounting::cases());
     tests.extend(blkio::cases());
     tests.extend(container::cases());
+    tests.extend(cpu::cases());
     tests.extend(escape::cases());
     tests.extend(enforcement::cases());
     tests.extend(network::cases());

@@ -50,7 +50,8 @@ impl Placement<'_> {
             };
             windows.iter().map(member).collect()
         };
-        let programme = Programme { duration_ns: self.duration_ns, windows: 1, percent: 100 };
+        let programme =
+            Programme { duration_ns: self.duration_ns, windows: 1, percent: 100, birthplace: None, idleness: false };
         let seen = perform(runtime, programme, 1, &compose, stop)?;
         seen.push_harness(into);
         let (Some(window), Some((opened, closed)), [Line::Roam(result)]) =

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
 use super::{failed, metric_named};
 use crate::cgroup::cpu::{Throttling, throttling, usage_ns};
 use crate::cgroup::{CgroupError, Controller, Group, Hierarchy, Limits, read};
@@ -37,14 +40,14 @@ pub(super) struct Reading {
     /// When: ns of CLOCK_MONOTONIC.
     pub at_ns: u64,
     /// CPU time of this process.
-    pub(super) harness_ns: u64,
+    pub harness_ns: u64,
     /// CPU time charged to each member's group; absent where it has none.
     pub usage_ns: Vec<Option<u64>>,
     /// What the quota did to each.
     pub throttling: Vec<Option<Throttling>>,
     /// CPU time charged to the first member's group on each CPU, where the kernel tells (v1).
     pub per_cpu_ns: Option<Vec<u64>>,
-    /// How long each CPU has been idle, in ns.
+    /// How long each CPU has been idle, in ns; empty where nobody asked.
     pub idle_ns: Vec<u64>,
 }
 
@@ -67,6 +70,14 @@ pub(super) struct Programme {
     pub windows: u64,
     /// What of a CPU each container may use, in percent, while it is started; above 100 is as much as 100.
     pub percent: u32,
+    /// The CPU on which containers are started, and so born.
+    ///
+    /// A group's weight on a CPU is its shares times the part of its load that is there. What a container used on
+    /// another CPU while it was started counts as load there until it has faded (by half in 32 ms), and makes the group
+    /// lighter on this one: of two containers, the one that was started last got up to 2 % less in the first half second.
+    pub birthplace: Option<u32>,
+    /// Whether the CPUs' idle time is read, which costs the harness most of what it uses in a window.
+    pub idleness: bool,
 }
 
 impl Programme {
@@ -98,7 +109,7 @@ pub(super) fn perform(
     for attempt in 0..TRIES {
         let allowance_ns = programme.allowance_ns(count) << attempt;
         let windows = programme.windows(clock::now_ns() + allowance_ns);
-        if let Some(seen) = perform_once(runtime, windows.clone(), compose(&windows), stop)? {
+        if let Some(seen) = perform_once(runtime, programme, windows.clone(), compose(&windows), stop)? {
             return Ok(seen);
         }
     }
@@ -110,11 +121,41 @@ pub(super) fn perform(
 /// `None` when a member was late.
 fn perform_once(
     runtime: &dyn Runtime,
+    programme: Programme,
     windows: Vec<Window>,
     members: Vec<Member>,
     stop: Stop<'_>,
 ) -> Result<Option<Seen>, ExperimentError> {
     let begin_ns = windows.first().map_or(0, |window| window.start_ns.saturating_sub(LEAD_NS));
+    let Some(mut ends) = start_all(runtime, programme.birthplace, members, begin_ns)? else { return Ok(None) };
+    keep_out(&ends)?;
+    let mut readings = Vec::new();
+    for window in &windows {
+        sleep_until(window.start_ns, stop).map_err(stopped)?;
+        let opened = Reading::take(&ends, programme.idleness).map_err(failed("reading what was charged"))?;
+        sleep_until(window.end_ns, stop).map_err(stopped)?;
+        readings.push((opened, Reading::take(&ends, programme.idleness).map_err(failed("reading what was charged"))?));
+    }
+    let deadline_ns = windows.last().map_or(0, |window| window.end_ns) + TAIL_NS + PATIENCE_NS;
+    let mut lines = Vec::new();
+    for end in &mut ends {
+        lines.push(end.line("result", deadline_ns, stop).map_err(stopped)?);
+    }
+    for end in ends {
+        end.finish(deadline_ns, stop).map_err(stopped)?;
+    }
+    let in_time = lines.iter().all(|line| ready_ns(line).is_some_and(|ready_ns| ready_ns <= begin_ns));
+    Ok(in_time.then_some(Seen { windows, lines, readings }))
+}
+
+/// Starts every member; `None` when the first window's lead has begun before all of them were.
+fn start_all(
+    runtime: &dyn Runtime,
+    birthplace: Option<u32>,
+    members: Vec<Member>,
+    begin_ns: u64,
+) -> Result<Option<Vec<End>>, ExperimentError> {
+    let _here = birthplace.map(Sojourn::on).transpose()?;
     let mut ends = Vec::new();
     for member in members {
         let request = StartRequest {
@@ -127,24 +168,31 @@ fn perform_once(
             return Ok(None);
         }
     }
-    keep_out(&ends)?;
-    let mut readings = Vec::new();
-    for window in &windows {
-        sleep_until(window.start_ns, stop).map_err(stopped)?;
-        let opened = Reading::take(&ends).map_err(failed("reading what was charged"))?;
-        sleep_until(window.end_ns, stop).map_err(stopped)?;
-        readings.push((opened, Reading::take(&ends).map_err(failed("reading what was charged"))?));
+    Ok(Some(ends))
+}
+
+/// This thread's stay on one CPU; what it starts is born there. It may go where it could before once this is dropped.
+struct Sojourn {
+    before: CpuSet,
+}
+
+impl Sojourn {
+    fn on(cpu: u32) -> Result<Self, ExperimentError> {
+        let this_thread = Pid::from_raw(0);
+        let before = sched_getaffinity(this_thread).map_err(failed("asking which CPUs are allowed"))?;
+        let mut here = CpuSet::new();
+        here.set(cpu as usize)
+            .and_then(|()| sched_setaffinity(this_thread, &here))
+            .map_err(failed(format!("going to CPU {cpu}")))?;
+        Ok(Self { before })
     }
-    let deadline_ns = windows.last().map_or(0, |window| window.end_ns) + TAIL_NS + PATIENCE_NS;
-    let mut lines = Vec::new();
-    for end in &mut ends {
-        lines.push(end.line("result", deadline_ns, stop).map_err(stopped)?);
+}
+
+impl Drop for Sojourn {
+    fn drop(&mut self) {
+        // It was allowed before, and nobody has taken a CPU away meanwhile.
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.before);
     }
-    for end in ends {
-        end.finish(deadline_ns, stop).map_err(stopped)?;
-    }
-    let in_time = lines.iter().all(|line| ready_ns(line).is_some_and(|ready_ns| ready_ns <= begin_ns));
-    Ok(in_time.then_some(Seen { windows, lines, readings }))
 }
 
 /// When the last of a program's threads was there.
@@ -182,9 +230,13 @@ fn stopped(error: EndError) -> ExperimentError {
 }
 
 impl Reading {
-    fn take(ends: &[End]) -> Result<Self, CgroupError> {
-        let mut reading =
-            Self { at_ns: clock::now_ns(), harness_ns: clock::process_cpu_ns(), idle_ns: idle_ns(), ..Self::default() };
+    fn take(ends: &[End], idleness: bool) -> Result<Self, CgroupError> {
+        let mut reading = Self {
+            at_ns: clock::now_ns(),
+            harness_ns: clock::process_cpu_ns(),
+            idle_ns: if idleness { idle_ns() } else { Vec::new() },
+            ..Self::default()
+        };
         for group in groups(ends) {
             let place = |controller| group.and_then(|group| group.place(controller));
             reading.usage_ns.push(place(Controller::Cpuacct).map(usage_ns).transpose()?);
@@ -237,7 +289,8 @@ mod tests {
 
     #[test]
     fn windows_leave_room_for_lead_and_tail() {
-        let windows = Programme { duration_ns: 1_000, windows: 3, percent: 100 }.windows(5);
+        let windows =
+            Programme { duration_ns: 1_000, windows: 3, percent: 100, birthplace: None, idleness: false }.windows(5);
         assert_eq!(windows[0], Window { start_ns: 5 + LEAD_NS, end_ns: 5 + LEAD_NS + 1_000 });
         assert!(windows.windows(2).all(|pair| pair[1].start_ns - pair[0].end_ns == LEAD_NS + TAIL_NS));
     }

@@ -76,7 +76,13 @@ impl Quota {
             let workload = Burn { threads, cpus: cpus.clone(), spin, phases }.to_words();
             vec![Member { workload, limits, parent: Arc::clone(&stage.stand) }]
         };
-        let programme = Programme { duration_ns: self.duration_ns, windows: 1, percent: self.percent };
+        let programme = Programme {
+            duration_ns: self.duration_ns,
+            windows: 1,
+            percent: self.percent,
+            birthplace: None,
+            idleness: false,
+        };
         let seen = perform(runtime, programme, 1, &compose, stop)?;
         seen.push_harness(into);
 

@@ -148,8 +148,13 @@ impl Shares<'_> {
             };
             contenders.iter().enumerate().map(member).collect()
         };
-        let programme =
-            Programme { duration_ns: self.duration_ns, windows: if self.conservation { 3 } else { 1 }, percent: 100 };
+        let programme = Programme {
+            duration_ns: self.duration_ns,
+            windows: if self.conservation { 3 } else { 1 },
+            percent: 100,
+            birthplace: Some(cpu),
+            idleness: self.conservation,
+        };
         let seen = perform(runtime, programme, contenders.len(), &compose, stop)?;
         seen.push_harness(into);
         let traces = traces(&seen)?;

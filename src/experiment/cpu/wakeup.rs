@@ -49,7 +49,13 @@ impl Wakeup<'_> {
             };
             self.shares.iter().enumerate().map(member).collect()
         };
-        let programme = Programme { duration_ns: self.duration_ns, windows: 1, percent: 100 };
+        let programme = Programme {
+            duration_ns: self.duration_ns,
+            windows: 1,
+            percent: 100,
+            birthplace: Some(cpu),
+            idleness: false,
+        };
         let seen = perform(runtime, programme, self.shares.len(), &compose, stop)?;
         seen.push_harness(into);
         let (Some(window), Some(Line::Doze(result))) = (seen.windows.first(), seen.lines.first()) else {
