@@ -641,7 +641,7 @@ fn checks_that_cannot_be() {
             t.toml:16:10: `metric`: unknown metric `exits`
               16 | metric = "exits"
                  |          ^^^^^^^
-                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits, page_touch, page_read, charge_batch, kill_delay, oom_event_delay, soft_excess, shrink_time, fork_time, refused_fork_time, freeze_time, thaw_time, thaw_all_time
+                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits, page_touch, page_read, charge_batch, kill_delay, oom_event_delay, soft_excess, shrink_time, cache_kept, fork_time, refused_fork_time, freeze_time, thaw_time, thaw_all_time
         "#]],
     );
     bad(
