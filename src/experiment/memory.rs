@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_list() {
-        let names = "page_touch page_read charge_batch kill_delay oom_event_delay soft_excess shrink_time";
+        let names = "page_touch page_read charge_batch kill_delay oom_event_delay soft_excess shrink_time cache_kept";
         for name in names.split(' ') {
             assert_eq!((metric_named(name).name, metric_named(name).experiment), (name, "memory"));
         }

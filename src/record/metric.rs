@@ -72,6 +72,7 @@ metrics! {
     "memory" "oom_event_delay" "ns" Lower "from the last page that was touched below the limit until the kernel's event reached the harness";
     "memory" "soft_excess" "ratio" Lower "memory held above the soft limit, as a part of it; v1 pushes back only when the host is short";
     "memory" "shrink_time" "ns" Lower "from writing a limit below the usage until the kernel had refused it or made it true";
+    "memory" "cache_kept" "ratio" Higher "page cache left after the limit was lowered, as a part of the new limit";
     "pids" "fork_time" "ns" Lower "a fork that succeeds, the mean of those up to the limit";
     "pids" "refused_fork_time" "ns" Lower "a fork that the limit refuses";
     "freezer" "freeze_time" "ns" Lower "from the request until the kernel says that every task is frozen";

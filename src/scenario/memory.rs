@@ -26,7 +26,8 @@ pub(super) fn metrics(setting: MemorySetting) -> &'static [&'static str] {
         }
         MemorySetting::Cache => &["page_read"],
         MemorySetting::Soft => &["page_touch", "soft_excess"],
-        MemorySetting::Shrink | MemorySetting::ShrinkCache => &["shrink_time"],
+        MemorySetting::Shrink => &["shrink_time"],
+        MemorySetting::ShrinkCache => &["shrink_time", "cache_kept"],
     }
 }
 

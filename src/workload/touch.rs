@@ -47,6 +47,9 @@ pub fn killed(ended: u64) -> bool {
 
 pub(super) fn run(board: &Board, arguments: &[String]) -> Result<(), WorkloadError> {
     let pages = only_number(arguments, "how many pages to touch at most")?;
+    // Each CPU has a stock of pages that are charged in advance. On one CPU there is one stock, and it is used up.
+    let cpu = nix::sched::sched_getcpu().map_err(WorkloadError::system("ask for the CPU"))?;
+    super::socket::pin(u32::try_from(cpu).ok())?;
     let child = fork(|| match touch(board, pages) {
         Ok(()) => 0,
         Err(error) => {

@@ -146,7 +146,7 @@ fn page_cache_outside_the_group_fails() -> Outcome {
         assert_eq!(verdict(&rows, "cache"), Verdict::Fail, "{fault:?}: {rows:#?}");
         let (rows, _) = self::rows(wrong(MemorySetting::ShrinkCache, fault)?)?;
         if fault != Fault::Half {
-            assert_eq!(verdict(&rows, "shrink-cache"), Verdict::Fail, "{fault:?}: {rows:#?}");
+            assert_eq!(verdict(&rows, "shrink-cache/excess"), Verdict::Fail, "{fault:?}: {rows:#?}");
         }
     }
     Ok(())
@@ -154,7 +154,13 @@ fn page_cache_outside_the_group_fails() -> Outcome {
 
 fn page_cache_gives_way_to_a_lower_limit() -> Outcome {
     let (rows, _) = rows(sound(MemorySetting::ShrinkCache, LIMIT)?)?;
-    all_pass(&rows, &["shrink-cache/before", "shrink-cache", "shrink-cache/errno", "shrink-cache/kills"]);
+    all_pass(
+        &rows,
+        &["before", "excess", "in_force", "errno", "kills"]
+            .map(|row| format!("shrink-cache/{row}"))
+            .each_ref()
+            .map(String::as_str),
+    );
     Ok(())
 }
 
