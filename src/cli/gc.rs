@@ -2,11 +2,13 @@
 
 use super::{CliError, Ended, output};
 use crate::container::gc;
+use crate::image::embedded;
 use crate::lab::scheduler;
 
 pub(super) fn run() -> Result<Ended, CliError> {
     let collected = gc::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
     let schedulers = scheduler::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
+    let images = embedded::remove_stale()?;
     let mut text = String::new();
     if collected != Default::default() {
         let (groups, processes) = (collected.groups, collected.processes);
@@ -14,6 +16,9 @@ pub(super) fn run() -> Result<Ended, CliError> {
     }
     if schedulers > 0 {
         text.push_str(&format!("put back the schedulers of {schedulers} loop devices\n"));
+    }
+    if images > 0 {
+        text.push_str(&format!("removed {images} self images of other builds\n"));
     }
     if text.is_empty() {
         text.push_str("nothing was left behind\n");

@@ -13,6 +13,8 @@ use super::progress::Progress;
 use super::scenarios::{Loaded, load_all};
 use super::{Ended, judge, plan, privileges, signals};
 use crate::experiment;
+use crate::cgroup::delegate::Homecoming;
+use crate::container::gc;
 use crate::fs::{self, FileError};
 use crate::record::{Fingerprint, RunMeta, SCHEMA_VERSION};
 use crate::scenario::{Options, Scenario};
@@ -57,6 +59,8 @@ pub(super) fn run(args: RunArgs) -> Result<Ended, CliError> {
     privileges::require()?;
     let directories = directories(args.out.as_deref(), &loaded, Timestamp::now())?;
     let stop = signals::stop_flag().map_err(CliError::Signals)?;
+    // On v2 this process may have to step out of its own group's way; it comes back however the run ends.
+    let _home = Homecoming::new();
 
     let mut ended = Ended::Pass;
     let mut values = Vec::new();
@@ -68,6 +72,11 @@ pub(super) fn run(args: RunArgs) -> Result<Ended, CliError> {
         if one == Ended::Interrupted {
             break;
         }
+    }
+    // The groups' common parent goes with the last run, and with it what killed runs left there.
+    if let Err(error) = gc::collect() {
+        complain(&CliError::Collect(Box::new(error)));
+        ended = ended.worst(Ended::Error);
     }
     if args.format == Format::Json {
         output::print(&format!("{:#}\n", json!({ "exit_code": ended.code(), "runs": values })))?;

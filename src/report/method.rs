@@ -9,7 +9,7 @@ use super::escape;
 pub(super) fn warnings(run: &RunRecord) -> Vec<String> {
     let mut warnings = Vec::new();
     if run.meta.interrupted {
-        warnings.push("This run was interrupted: it holds only what was measured by then".to_owned());
+        warnings.push("This run ended before its last block: it holds only what was measured by then".to_owned());
     }
     if run.meta.quick {
         warnings

@@ -169,7 +169,7 @@ impl Shares<'_> {
 /// The single thread's traces of each container, one a window.
 fn traces(seen: &Seen) -> Result<Vec<&[PhaseTrace]>, ExperimentError> {
     let of = |line| match line {
-        &Line::Burn(ref result) => match result.threads.as_slice() {
+        Line::Burn(result) => match result.threads.as_slice() {
             [thread] if thread.phases.len() == seen.windows.len() => Ok(thread.phases.as_slice()),
             _ => Err(mixed_up()),
         },
