@@ -168,7 +168,7 @@ impl Shares<'_> {
 
 /// The single thread's traces of each container, one a window.
 fn traces(seen: &Seen) -> Result<Vec<&[PhaseTrace]>, ExperimentError> {
-    let of = |line| match line {
+    let of = |line: &Line| match line {
         Line::Burn(result) => match result.threads.as_slice() {
             [thread] if thread.phases.len() == seen.windows.len() => Ok(thread.phases.as_slice()),
             _ => Err(mixed_up()),
