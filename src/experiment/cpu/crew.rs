@@ -22,7 +22,7 @@ const START_NS: u64 = 25_000_000;
 /// CPU time that a start takes from the moment at which its limits hold; a quota stretches it.
 const START_CPU_NS: u64 = 5_000_000;
 /// How often containers that came too late are started again, with twice the time.
-const TRIES: u32 = 4;
+const TRIES: u32 = 6;
 
 /// One container.
 pub(super) struct Member {

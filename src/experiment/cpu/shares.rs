@@ -168,14 +168,18 @@ impl Shares<'_> {
 
 /// The single thread's traces of each container, one a window.
 fn traces(seen: &Seen) -> Result<Vec<&[PhaseTrace]>, ExperimentError> {
-    let of = |line: &Line| match line {
+    seen.lines.iter().map(|line| trace(line, seen.windows.len())).collect()
+}
+
+/// The traces of a program that has one thread.
+fn trace(line: &Line, windows: usize) -> Result<&[PhaseTrace], ExperimentError> {
+    match line {
         Line::Burn(result) => match result.threads.as_slice() {
-            [thread] if thread.phases.len() == seen.windows.len() => Ok(thread.phases.as_slice()),
+            [thread] if thread.phases.len() == windows => Ok(thread.phases.as_slice()),
             _ => Err(mixed_up()),
         },
         _ => Err(mixed_up()),
-    };
-    seen.lines.iter().map(of).collect()
+    }
 }
 
 /// One window of a case.
