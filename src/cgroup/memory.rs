@@ -118,7 +118,7 @@ fn reclaim(place: &Place) -> Result<(), CgroupError> {
 
 /// The usage once it no longer moves: the stocks of other CPUs come back by work queued there.
 fn steady_usage(place: &Place) -> Result<u64, CgroupError> {
-    const TRIES: u32 = 20;
+    const TRIES: u32 = 30;
     let mut last = usage(place)?.current;
     let mut same = 0;
     for _ in 0..TRIES {
@@ -126,7 +126,7 @@ fn steady_usage(place: &Place) -> Result<u64, CgroupError> {
         let now = usage(place)?.current;
         same = if now == last { same + 1 } else { 0 };
         last = now;
-        if same == 3 {
+        if same == 5 {
             break;
         }
     }

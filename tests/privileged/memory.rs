@@ -269,14 +269,25 @@ fn the_watch_wakes_for_a_kill_only() -> Outcome {
 fn settling_takes_the_stock_back() -> Outcome {
     let (instance, board) = toucher(1000, limited(1 << 30))?;
     let place = instance.group().and_then(|group| group.place(Controller::Memory)).ok_or("no group")?;
-    controller::settle(place)?;
-    let before = controller::usage(place)?.current;
-    board.post(touch::word::TARGET, 11);
-    assert!(board.wait(Duration::from_secs(60), |board| board.get(touch::word::TOUCHED) == 11));
-    assert!(controller::usage(place)?.current >= before + 64 * page_size(), "ten pages are charged as a batch");
-    controller::settle(place)?;
-    let now = controller::usage(place)?.current;
-    assert_eq!(now.abs_diff(before + 10 * page_size()) / page_size(), 0, "and come back as ten: {before} {now}");
+    let settled = || -> Result<u64, Box<dyn Error>> {
+        controller::settle(place)?;
+        Ok(controller::usage(place)?.current)
+    };
+    // The stocks of other CPUs come back by work that a busy machine may put off, so it gets more than one try.
+    let mut seen = Vec::new();
+    for pages in (11..=91).step_by(10) {
+        let before = settled()?;
+        board.post(touch::word::TARGET, pages);
+        assert!(board.wait(Duration::from_secs(60), |board| board.get(touch::word::TOUCHED) == pages));
+        let at_once = controller::usage(place)?.current;
+        let after = settled()?;
+        let pages = [at_once, after].map(|bytes| (bytes as i64 - before as i64) / page_size() as i64);
+        seen.push(pages);
+        if pages == [64, 10] {
+            break;
+        }
+    }
+    assert_eq!(seen.last(), Some(&[64, 10]), "ten pages are charged as a batch and come back as ten: {seen:?}");
     instance.remove()?;
     Ok(())
 }

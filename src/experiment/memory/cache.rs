@@ -6,7 +6,6 @@
 //! reclaim goes, which is more than it must at a time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::subject::Subject;
 use super::file::DiskFile;
@@ -23,8 +22,9 @@ use crate::workload::cache::{self, word};
 /// The file's size in limits.
 const TIMES: u64 = 4;
 
-/// How often the cache is looked at while the file is read.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often the cache is looked at while the file is read. The reading pauses meanwhile: a look takes time, and would
+/// see pages at the file's begin that are gone before those at its end have come.
+const LOOKS: u64 = 16;
 
 /// How much less than the limit the most that the cache held may be, or more, in percent.
 const TOLERANCE_PCT: f64 = 10.0;
@@ -39,16 +39,15 @@ pub(super) fn measure(memory: &Memory, into: &mut Observations, stop: Stop<'_>) 
     subject.board.post(word::WRITE, pages);
     let survived = until(&subject, "writing a file", stop, |board| board.get(word::WRITTEN) == pages)?;
     let mut cached = file.cached(pages)?;
-    if survived {
-        subject.board.post(word::READ, pages);
-        let read = |board: &Board| board.get(word::DONE) == pages;
-        while !subject.board.wait(LOOK, read) && !subject.has_ended() {
-            subject.look("reading a file", u64::MAX, stop)?;
+    let mut survived = survived;
+    for part in 1..=LOOKS {
+        if survived {
+            let target = pages * part / LOOKS;
+            subject.board.post(word::READ, target);
+            survived = until(&subject, "reading a file", stop, |board| board.get(word::DONE) == target)?;
             cached = cached.max(file.cached(pages)?);
         }
-        cached = cached.max(file.cached(pages)?);
     }
-    let survived = survived && until(&subject, "reading a file", stop, |board| board.get(word::DONE) == pages)?;
     let usage = usage(&subject)?;
     let seen = |word| subject.board.get(word) as f64;
     let (written, intact, read_ns) = (seen(word::WRITTEN), seen(word::INTACT), seen(word::READ_NS));
