@@ -152,12 +152,13 @@ impl Case {
     /// The case as it stands in a run's record.
     #[must_use]
     pub fn record(&self) -> CaseRecord {
+        // The network is empty where it does not matter.
         let (runtime, network, parameters) = match &self.kind {
-            CaseKind::Startup(case) => (case.runtime, case.network, startup::parameters(case)),
-            CaseKind::Network(case) => (case.runtime, case.network, network::parameters(case)),
-            CaseKind::Devices(case) => (case.runtime, NetworkMode::None, devices::parameters(case)),
-            CaseKind::Combined(case) => (case.runtime, NetworkMode::None, combined::parameters(case)),
-            CaseKind::Interference(case) => (case.runtime, case.network(), interference::parameters(case)),
+            CaseKind::Startup(case) => (case.runtime, case.network.as_str(), startup::parameters(case)),
+            CaseKind::Network(case) => (case.runtime, case.network.as_str(), network::parameters(case)),
+            CaseKind::Devices(case) => (case.runtime, "", devices::parameters(case)),
+            CaseKind::Combined(case) => (case.runtime, "", combined::parameters(case)),
+            CaseKind::Interference(case) => (case.runtime, "", interference::parameters(case)),
         };
         CaseRecord {
             id: self.id.clone(),
