@@ -103,11 +103,12 @@ impl Program {
         }
     }
 
-    /// Why there is no line: the program has closed its output, which is its end.
-    fn last_words(&mut self) -> String {
+    /// Why there is no line: the program has closed its output, which is its end; or it never began.
+    fn last_words(&mut self) -> Box<dyn std::error::Error + Send + Sync> {
         match self.instance.as_mut().map(|instance| instance.wait()) {
-            Some(Ok(reaped)) => format!("it ended with {:?} without its line", reaped.status),
-            _ => "it ended without its line".to_owned(),
+            Some(Ok(reaped)) => format!("it ended with {:?} without its line", reaped.status).into(),
+            Some(Err(error)) => error.into(),
+            None => "it was taken down already".into(),
         }
     }
 

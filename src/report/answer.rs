@@ -5,6 +5,7 @@ use crate::record::{CaseRecord, RunRecord};
 
 use super::figure::{self, Ratio};
 use super::label::{self, place};
+use super::{interference, limits};
 
 /// Metrics that answer a question by themselves, in the order of telling; the tables hold all others.
 const TOLD: &[&str] = &["exit", "start_rate", "throughput", "rtt", "connects", "messages", "cpu_per_byte"];
@@ -32,10 +33,21 @@ pub(super) struct Part {
 /// Answers the question as far as the data goes; no parts when nothing was measured.
 pub(super) fn answer(run: &RunRecord, summary: &[SummaryRow]) -> Answer {
     let experiments = label::experiments(&run.cases);
-    Answer { parts: experiments.into_iter().filter_map(|experiment| part(run, summary, experiment)).collect() }
+    let mut parts: Vec<Part> =
+        experiments.into_iter().filter_map(|experiment| part(run, summary, experiment)).collect();
+    let (sentences, left_out) = limits::sentences(&run.enforcement);
+    if !sentences.is_empty() {
+        parts.insert(0, Part { experiment: limits::SECTION.to_owned(), sentences, left_out });
+    }
+    Answer { parts }
 }
 
 fn part(run: &RunRecord, summary: &[SummaryRow], experiment: &str) -> Option<Part> {
+    if experiment == interference::KIND {
+        let sentences = interference::sentences(run, summary);
+        let part = Part { experiment: experiment.to_owned(), sentences, left_out: 0 };
+        return (!part.sentences.is_empty()).then_some(part);
+    }
     let rows: Vec<&SummaryRow> =
         summary.iter().filter(|row| row.experiment == experiment && row.p50.is_finite()).collect();
     let present = label::metrics(rows.iter().copied());

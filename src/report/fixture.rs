@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use crate::record::enforcement::EnforcementSample;
 use crate::record::metric;
 use crate::record::summary::SummaryRow;
 use crate::record::{
-    BlockRecord, CaseRecord, CheckRow, Fingerprint, Flags, HistogramRow, PhaseRow, RunMeta, RunRecord, SCHEMA_VERSION,
-    Sample, Skip, Verdict,
+    BlockRecord, CaseRecord, CheckRow, EnforcementRow, Fingerprint, Flags, HistogramRow, PhaseRow, RunMeta, RunRecord,
+    SCHEMA_VERSION, Sample, Skip, Verdict,
 };
 
 /// Measured blocks.
@@ -388,4 +389,88 @@ fn fingerprint() -> Fingerprint {
         ("cgroup", "v1"),
     ];
     Fingerprint { facts: facts.into_iter().map(|(name, fact)| (name.to_owned(), fact.to_owned())).collect() }
+}
+
+/// Enforcement of every verdict, in the shapes that experiments give it.
+pub(super) fn enforcement() -> Vec<EnforcementRow> {
+    let row = |case: &str, controller: &str, setting: &str, unit: &str, values: (f64, f64), width: f64, tolerance| {
+        let (requested, achieved) = values;
+        let error_pct = if requested == 0.0 { 100.0 * achieved } else { 100.0 * (achieved - requested) / requested };
+        let (low, high) = (error_pct - width, error_pct + width);
+        let verdict = match (low.abs().max(high.abs()) <= tolerance, low > tolerance || high < -tolerance) {
+            (true, _) => Verdict::Pass,
+            (_, true) => Verdict::Fail,
+            _ => Verdict::Inconclusive,
+        };
+        EnforcementRow {
+            case: case.to_owned(),
+            controller: controller.to_owned(),
+            setting: setting.to_owned(),
+            requested,
+            achieved,
+            accounted: Some(achieved * 1.001),
+            unit: unit.to_owned(),
+            error_pct,
+            error_ci95_low: low,
+            error_ci95_high: high,
+            accounting_error_pct: Some(0.1),
+            tolerance_pct: tolerance,
+            verdict,
+        }
+    };
+    vec![
+        row("cpu/builtin/quota/50", "cpu", "quota", "ratio", (0.5, 0.499), 0.3, 2.0),
+        row("cpu/builtin/quota/10", "cpu", "quota", "ratio", (0.1, 0.1019), 0.4, 2.0),
+        row("cpu/builtin/quota/150", "cpu", "quota", "ratio", (1.5, 0.75), 1.0, 2.0),
+        row("cpu/builtin/shares/2-1", "cpu", "shares/a", "ratio", (0.667, 0.6655), 0.2, 2.0),
+        row("cpu/builtin/shares/2-1", "cpu", "shares/b", "ratio", (0.333, 0.3345), 0.4, 2.0),
+        row("memory/builtin/limit/64M", "memory", "limit", "bytes", (67_108_864.0, 66_795_520.0), 0.02, 1.0),
+        row("devices/builtin/default", "devices", "accesses", "count", (33.0, 32.0), 0.0, 0.0),
+        row("devices/builtin/default", "devices", "kmsg/read", "count", (0.0, 1.0), 0.0, 0.0),
+        row("pids/builtin/24", "pids", "max", "count", (24.0, 24.0), 0.0, 0.0),
+    ]
+}
+
+/// A run of these, with raw samples, throttling, and a kill.
+pub(super) fn enforced() -> RunRecord {
+    let rows = enforcement();
+    let mut ids: Vec<&str> = rows.iter().map(|row| row.case.as_str()).collect();
+    ids.dedup();
+    let cases = ids.iter().map(|id| CaseRecord { network: String::new(), ..case(id, None) }).collect();
+    let mut run = run_of(cases, 8, 1);
+    (run.samples, run.phases, run.histograms) = (Vec::new(), Vec::new(), Vec::new());
+    let mut draw = Draw(7);
+    for block in &run.blocks {
+        for row in &rows {
+            run.enforcement_samples.push(EnforcementSample {
+                case: row.case.clone(),
+                controller: row.controller.clone(),
+                setting: row.setting.clone(),
+                unit: row.unit.clone(),
+                block: block.block,
+                iteration: 0,
+                requested: row.requested,
+                achieved: row.achieved * if row.controller == "cpu" { draw.level() } else { 1.0 },
+                accounted: row.accounted,
+                tolerance_pct: row.tolerance_pct,
+                start_ns: block.start_ns,
+                flags: Flags { warmup: block.warmup, ..Flags::default() },
+            });
+        }
+        let mut start_ns = block.start_ns;
+        for (phase, duration_ns) in [("touch", 31_000_000), ("crossing", 40_000), ("kill", 900_000), ("event", 60_000)]
+        {
+            run.phases.push(PhaseRow {
+                case: "memory/builtin/limit/64M".to_owned(),
+                block: block.block,
+                iteration: 0,
+                phase: phase.to_owned(),
+                start_ns,
+                duration_ns,
+            });
+            start_ns += duration_ns;
+        }
+    }
+    run.enforcement = rows;
+    run
 }

@@ -15,7 +15,7 @@ use super::chart::{Chart, Charts, theme};
 use super::escape::html as escape;
 use super::table::{self, Table};
 use super::waterfall::{self, Waterfall};
-use super::{label, method, verdict};
+use super::{label, limits, method, verdict};
 
 const STYLE: &str = include_str!("style.css");
 /// More skips than this get a section of their own.
@@ -37,10 +37,10 @@ pub(super) fn render(run: &RunRecord, summary: &[SummaryRow], checks: &[CheckRow
     out.push_str("<main>\n");
     checks_section(&mut out, run, checks);
     let falls = waterfall::of_run(run);
-    for experiment in label::experiments(&run.cases) {
+    for experiment in shown(run, summary) {
         experiment_section(&mut out, run, summary, experiment, charts, &falls);
     }
-    enforcement_section(&mut out, run);
+    enforcement_section(&mut out, run, charts);
     host_section(&mut out, run);
     method_section(&mut out, run, summary);
     out.push_str("</main>\n");
@@ -67,7 +67,7 @@ fn head(out: &mut String, run: &RunRecord, summary: &[SummaryRow], checks: &[Che
     let _ = writeln!(
         out,
         "<div class=\"verdict {class}\">\n<p><strong>{}.</strong></p>",
-        escape(&verdict::sentence(checks))
+        escape(&verdict::sentences(run, checks).join(". "))
     );
     for check in checks.iter().filter(|check| check.verdict == Verdict::Fail) {
         let _ = writeln!(
@@ -87,7 +87,7 @@ fn head(out: &mut String, run: &RunRecord, summary: &[SummaryRow], checks: &[Che
         let _ = writeln!(out, "<p>Not measured: {}.</p>", skips.collect::<Vec<_>>().join("; "));
     }
     let _ = writeln!(out, "<p>{}.</p>\n</div>", escape(&verdict::disturbance(run)));
-    navigation(out, run, checks);
+    navigation(out, run, summary, checks);
     out.push_str("</header>\n");
 }
 
@@ -118,7 +118,12 @@ fn emphasised(sentence: &str) -> String {
     let words: Vec<&str> = sentence.split(' ').collect();
     let plain = sentence.find("no difference").map(|start| (start, "no difference"));
     let ratio = words.iter().find(|word| word.ends_with('×')).and_then(|word| Some((sentence.find(word)?, *word)));
-    let text = match plain.or(ratio) {
+    // A limit's sentence ends in its judgement.
+    let judged = sentence
+        .rfind(": ")
+        .map(|at| (at + 2, &sentence[at + 2..]))
+        .filter(|(_, end)| end.ends_with("hold") || end.ends_with("holds"));
+    let text = match plain.or(judged).or(ratio) {
         Some((start, bold)) => format!(
             "{}<strong>{}</strong>{}",
             escape(&sentence[..start]),
@@ -150,12 +155,12 @@ fn join_to_numbers(text: &str, unit: &str) -> String {
     out + rest
 }
 
-fn navigation(out: &mut String, run: &RunRecord, checks: &[CheckRow]) {
+fn navigation(out: &mut String, run: &RunRecord, summary: &[SummaryRow], checks: &[CheckRow]) {
     let mut entries: Vec<(String, String)> = Vec::new();
-    if !checks.is_empty() {
+    if !verdict::written(checks).is_empty() {
         entries.push(("checks".to_owned(), "Checks".to_owned()));
     }
-    for experiment in label::experiments(&run.cases) {
+    for experiment in shown(run, summary) {
         entries.push((anchor(experiment), label::experiment(experiment)));
     }
     if !run.enforcement.is_empty() {
@@ -169,6 +174,17 @@ fn navigation(out: &mut String, run: &RunRecord, checks: &[CheckRow]) {
     out.push_str("</ul></nav>\n");
 }
 
+/// The experiments that have a section of their own: not those that measured limits and nothing else.
+fn shown<'a>(run: &'a RunRecord, summary: &[SummaryRow]) -> Vec<&'a str> {
+    let enforced = |experiment: &str| {
+        let case_of = |id: &str| run.cases.iter().any(|case| case.id == id && case.experiment == experiment);
+        run.enforcement.iter().any(|row| case_of(&row.case))
+    };
+    let has_rows = |experiment: &str| summary.iter().any(|row| row.experiment == experiment);
+    let experiments = label::experiments(&run.cases).into_iter();
+    experiments.filter(|experiment| has_rows(experiment) || !enforced(experiment)).collect()
+}
+
 /// An id that no section of the page's own has, from any text.
 fn anchor(experiment: &str) -> String {
     let safe: String = experiment.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
@@ -176,7 +192,7 @@ fn anchor(experiment: &str) -> String {
 }
 
 fn checks_section(out: &mut String, run: &RunRecord, checks: &[CheckRow]) {
-    if let Some(table) = table::checks(checks) {
+    if let Some(table) = table::checks(&verdict::written(checks)) {
         out.push_str("<section aria-labelledby=\"checks\">\n<h2 id=\"checks\">Checks</h2>\n");
         out.push_str(&write_table(&table, Some(0)));
         out.push_str("</section>\n");
@@ -212,12 +228,16 @@ fn experiment_section(
     if let Some(table) = table::waterfall(run, &Looks::of(&run.cases), experiment, falls) {
         out.push_str(&write_table(&table, None));
     }
+    over_time(out, charts, experiment, "Samples over time");
+    out.push_str("</section>\n");
+}
+
+fn over_time(out: &mut String, charts: &Charts, experiment: &str, title: &str) {
     if charts.samples.iter().any(|chart| chart.experiment == experiment) {
-        out.push_str("<details>\n<summary>Samples over time</summary>\n");
+        let _ = writeln!(out, "<details>\n<summary>{title}</summary>");
         figures(out, &charts.samples, experiment);
         out.push_str("</details>\n");
     }
-    out.push_str("</section>\n");
 }
 
 fn figures(out: &mut String, charts: &[Chart], experiment: &str) {
@@ -232,12 +252,14 @@ fn figures(out: &mut String, charts: &[Chart], experiment: &str) {
     out.push_str("</div>\n");
 }
 
-fn enforcement_section(out: &mut String, run: &RunRecord) {
+fn enforcement_section(out: &mut String, run: &RunRecord, charts: &Charts) {
     if let Some(table) = table::enforcement(&run.enforcement) {
         out.push_str(
             "<section aria-labelledby=\"enforcement-table\">\n<h2 id=\"enforcement-table\">Enforcement</h2>\n",
         );
+        figures(out, &charts.front, limits::SECTION);
         out.push_str(&write_table(&table, Some(0)));
+        over_time(out, charts, limits::SECTION, "What was achieved over time");
         out.push_str("</section>\n");
     }
 }

@@ -76,6 +76,8 @@ pub(super) fn metric_title(name: &str) -> String {
         "cpu_per_byte" => "CPU time a byte",
         "cpu_per_message" => "CPU time a message",
         "retransmits" => "Retransmits",
+        "victim_rate" => "Work of the measured container",
+        "victim_rtt" => "Round-trip time of the measured container",
         other => return capitalised(&other.replace('_', " ")),
     }
     .to_owned()

@@ -8,12 +8,12 @@ use crate::record::{CheckRow, RunRecord, Verdict};
 use super::answer::{self, Answer};
 use super::escape::markdown as escape;
 use super::figure::{self, Ratio};
-use super::{label, method, verdict};
+use super::{label, limits, method, verdict};
 
 /// Table rows at most; a comment is read at a glance.
 const ROWS: usize = 40;
 /// Metrics that the compact table holds where a run has them.
-const METRICS: &[&str] = &["exit", "ready", "throughput", "rtt", "connects", "messages", "cpu_per_byte"];
+const METRICS: &[&str] = &["exit", "ready", "throughput", "rtt", "connects", "messages", "cpu_per_byte", "victim_rate"];
 
 /// Writes the comment.
 pub(super) fn render(run: &RunRecord, summary: &[SummaryRow], checks: &[CheckRow]) -> String {
@@ -24,7 +24,9 @@ pub(super) fn render(run: &RunRecord, summary: &[SummaryRow], checks: &[CheckRow
         let _ = writeln!(out, "> **{}**\n", escape(&warning));
     }
     write_answer(&mut out, &answer::answer(run, summary));
-    write_checks(&mut out, checks);
+    let _ = writeln!(out, "**{}.**\n", verdict::sentences(run, checks).join(". "));
+    write_checks(&mut out, &verdict::written(checks));
+    write_enforcement(&mut out, run);
     write_skips(&mut out, run);
     write_table(&mut out, summary);
     let _ = writeln!(out, "{}.\n", escape(&verdict::disturbance(run)));
@@ -62,12 +64,37 @@ fn write_checks(out: &mut String, checks: &[CheckRow]) {
     if checks.is_empty() {
         return;
     }
-    let _ = writeln!(out, "**{}.**\n", verdict::sentence(checks));
     let _ = writeln!(out, "| | check | case | measured | bound |\n|---|---|---|--:|--:|");
     for check in checks {
         let cells =
             [&check.check, &check.case, &verdict::value(check), &verdict::bound(check)].map(|cell| escape(cell));
         let _ = writeln!(out, "| {} | {} |", mark(check.verdict), cells.join(" | "));
+    }
+    out.push('\n');
+}
+
+fn write_enforcement(out: &mut String, run: &RunRecord) {
+    if run.enforcement.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "| | limit | case | requested | achieved | error (95 %) | tolerance |\n|---|---|---|--:|--:|--:|--:|"
+    );
+    for row in run.enforcement.iter().take(ROWS) {
+        let cells = [
+            format!("{} {}", row.controller, row.setting),
+            row.case.clone(),
+            figure::value(row.requested, &row.unit),
+            figure::value(row.achieved, &row.unit),
+            limits::error(row),
+            format!("±{} %", row.tolerance_pct),
+        ]
+        .map(|cell| escape(&cell));
+        let _ = writeln!(out, "| {} | {} |", mark(row.verdict), cells.join(" | "));
+    }
+    if run.enforcement.len() > ROWS {
+        let _ = writeln!(out, "\n{} more rows stand in `enforcement.csv`.", run.enforcement.len() - ROWS);
     }
     out.push('\n');
 }

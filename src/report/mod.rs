@@ -17,7 +17,9 @@ mod figure;
 #[cfg(test)]
 mod fixture;
 mod html;
+mod interference;
 mod label;
+mod limits;
 mod markdown;
 mod method;
 mod table;

@@ -6,7 +6,7 @@ use crate::record::{CheckRow, EnforcementRow, RunRecord};
 use super::chart::palette::Looks;
 use super::figure::{self, Ratio};
 use super::waterfall::Waterfall;
-use super::{label, verdict, waterfall as falls};
+use super::{label, limits, verdict, waterfall as falls};
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,7 +183,7 @@ fn whole_percent(share: f64) -> String {
 
 /// What was asked of each controller, and what came.
 pub(super) fn enforcement(rows: &[EnforcementRow]) -> Option<Table> {
-    let percent = |value: f64| if value.is_finite() { format!("{value:+.1} %") } else { figure::ABSENT.to_owned() };
+    let percent = |value: f64| format!("{} %", limits::percent(value));
     let row = |row: &EnforcementRow| {
         vec![
             row.verdict.to_string(),

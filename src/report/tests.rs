@@ -344,7 +344,7 @@ fn enforcement_rows_have_a_table() {
     let html = rendered(&run).html;
     let row = html.split("<tr>").find(|row| row.contains("memory limit")).unwrap();
     let row = row.split("</tr>").next().unwrap();
-    expect_test::expect![[r#"<td><span class="badge pass">pass</span></td><th scope="row">memory limit</th><td>memory/builtin/none/64M</td><td class="n">64.0 MiB</td><td class="n">63.0 MiB</td><td class="n">–</td><td class="n">-1.6 %</td><td class="n">-1.7 % to -1.4 %</td><td class="n">–</td><td class="n">±2 %</td>"#]].assert_eq(row);
+    expect_test::expect![[r#"<td><span class="badge pass">pass</span></td><th scope="row">memory limit</th><td>memory/builtin/none/64M</td><td class="n">64.0 MiB</td><td class="n">63.0 MiB</td><td class="n">–</td><td class="n">−1.6 %</td><td class="n">−1.7 % to −1.4 %</td><td class="n">–</td><td class="n">±2 %</td>"#]].assert_eq(row);
 }
 
 #[test]
@@ -363,4 +363,37 @@ fn a_chart_file_is_readable_in_light_and_dark() {
     let svg = chart(&files, "startup-exit.svg");
     assert!(svg.contains("prefers-color-scheme: dark") && svg.contains("role=\"img\"") && svg.contains("<title"));
     assert!(!svg.contains("#FFFFFF"), "a background was painted");
+}
+
+#[test]
+fn enforcement_renders() {
+    let run = fixture::enforced();
+    let checks = crate::gate::enforcement::evaluate(&run.enforcement, &[]);
+    let rendered = to_memory(&run, &[], &checks).unwrap();
+    for (name, svg) in &rendered.charts {
+        well_formed(name, svg);
+        sound(name, svg);
+    }
+    let names: Vec<&str> = rendered.charts.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "enforcement-errors-cpu.svg",
+            "enforcement-errors-memory.svg",
+            "enforcement-errors-devices.svg",
+            "enforcement-requested-cpu-ratio.svg",
+            "enforcement-split-cpu-shares.svg",
+            "enforcement-kill.svg",
+            "enforcement-achieved-cpu.svg",
+            "enforcement-achieved-memory.svg",
+            "enforcement-achieved-devices.svg",
+        ]
+    );
+    let page = rendered.html.replacen("<!DOCTYPE html>", "", 1);
+    let (_, body) = page.split_once("</title>").unwrap();
+    well_formed("report.html", &format!("<html><head>{body}"));
+    assert!(body.contains("<strong>does not hold</strong>") && !body.contains("id=\"checks\""), "{body}");
+    if let Some(dir) = std::env::var_os("ISOBENCH_RENDER_DIR") {
+        render(&run, &[], &checks, &PathBuf::from(dir).join("enforcement")).unwrap();
+    }
 }

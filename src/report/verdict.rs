@@ -3,7 +3,8 @@
 use crate::record::{CheckRow, RunRecord, Verdict};
 use crate::units::human;
 
-use super::figure;
+use super::{figure, limits};
+use crate::gate::enforcement;
 
 /// How the checks came out, all together: the worst of them.
 pub(super) fn overall(checks: &[CheckRow]) -> Option<Verdict> {
@@ -12,8 +13,20 @@ pub(super) fn overall(checks: &[CheckRow]) -> Option<Verdict> {
         .find(|verdict| checks.iter().any(|check| check.verdict == *verdict))
 }
 
+/// The checks that the scenario wrote down; those on enforcement have a table of their own.
+pub(super) fn written(checks: &[CheckRow]) -> Vec<CheckRow> {
+    checks.iter().filter(|check| !enforcement::is_one(check)).cloned().collect()
+}
+
+/// What became of the checks and of the limits: a sentence each.
+pub(super) fn sentences(run: &RunRecord, checks: &[CheckRow]) -> Vec<String> {
+    let written = written(checks);
+    let checks = (!written.is_empty() || run.enforcement.is_empty()).then(|| sentence(&written));
+    checks.into_iter().chain((!run.enforcement.is_empty()).then(|| limits::overall(&run.enforcement))).collect()
+}
+
 /// `3 of 5 checks pass, 1 fails, 1 was skipped`.
-pub(super) fn sentence(checks: &[CheckRow]) -> String {
+fn sentence(checks: &[CheckRow]) -> String {
     let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
     let all = checks.len();
     let (pass, fail, open, skipped) =
@@ -39,6 +52,9 @@ pub(super) fn sentence(checks: &[CheckRow]) -> String {
 
 /// A check's value as people read it: a ratio, or a value in the metric's unit.
 pub(super) fn value(check: &CheckRow) -> String {
+    if let Some(error) = check.value.filter(|_| enforcement::is_one(check)) {
+        return format!("{} % off", limits::percent(error));
+    }
     match check.value {
         Some(value) if is_ratio(check) => figure::Ratio { at: value, ci: None }.text(),
         value => figure::value(value, unit(check)),
@@ -47,6 +63,9 @@ pub(super) fn value(check: &CheckRow) -> String {
 
 /// A check's bound as people read it.
 pub(super) fn bound(check: &CheckRow) -> String {
+    if enforcement::is_one(check) {
+        return check.bound.replace("within ", "within ±");
+    }
     let Some((sign, number)) = check.bound.split_once(' ') else { return check.bound.clone() };
     let sign = match sign {
         ">=" => "≥",

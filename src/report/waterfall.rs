@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::record::RunRecord;
 
+/// A case with this phase shows an end and not a start; it has a chart of its own.
+pub(super) const KILL: &str = "kill";
+
 /// One start that happened: its phases in order and their sum.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Start {
@@ -57,7 +60,9 @@ pub(super) fn of_run(run: &RunRecord) -> Vec<Waterfall> {
         let start = starts.entry(&row.case).or_default().entry((row.block, row.iteration)).or_default();
         start.push((row.start_ns, &row.phase, row.duration_ns));
     }
-    run.cases.iter().filter_map(|case| of_case(&case.id, starts.remove(case.id.as_str())?)).collect()
+    let is_start = |starts: &Starts<'_>| !starts.values().flatten().any(|(_, phase, _)| *phase == KILL);
+    let of = |id: &str| starts.remove(id).filter(is_start).and_then(|starts| of_case(id, starts));
+    run.cases.iter().map(|case| case.id.as_str()).filter_map(of).collect()
 }
 
 fn of_case(case: &str, starts: Starts<'_>) -> Option<Waterfall> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::matrix::product;
 use super::read::{self, Table};
-use super::{Case, CaseKind, NetworkMode, RuntimeKind, devices};
+use super::{Case, CaseKind, RuntimeKind, devices};
 
 /// The keys, for `isobench list`: name, values or range, default.
 pub(super) const KEYS: &[super::Key] = &[
@@ -68,12 +68,6 @@ pub struct InterferenceCase {
 }
 
 impl InterferenceCase {
-    /// How the containers are connected.
-    #[must_use]
-    pub fn network(&self) -> NetworkMode {
-        if self.neighbour == Neighbour::Network { NetworkMode::Bridge } else { NetworkMode::None }
-    }
-
     /// Roughly how long one block takes.
     pub(super) fn estimate(&self) -> Duration {
         self.duration + Duration::from_millis(250)

@@ -164,6 +164,7 @@ impl Case {
     /// The case as it stands in a run's record.
     #[must_use]
     pub fn record(&self) -> CaseRecord {
+        // The network is empty where it does not matter.
         let (runtime, network, parameters) = match &self.kind {
             CaseKind::Startup(case) => (case.runtime, Some(case.network), startup::parameters(case)),
             CaseKind::Network(case) => (case.runtime, Some(case.network), network::parameters(case)),
@@ -181,7 +182,7 @@ impl Case {
             }
             CaseKind::Devices(case) => (case.runtime, None, devices::parameters(case)),
             CaseKind::Combined(case) => (case.runtime, None, combined::parameters(case)),
-            CaseKind::Interference(case) => (case.runtime, Some(case.network()), interference::parameters(case)),
+            CaseKind::Interference(case) => (case.runtime, None, interference::parameters(case)),
         };
         CaseRecord {
             id: self.id.clone(),

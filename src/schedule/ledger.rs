@@ -153,9 +153,9 @@ impl Ledger {
                 self.skip(&case.id, why_missing.to_owned());
             }
         }
-        let seen = cases.iter().filter(|case| self.samples.iter().any(|sample| sample.case == case.id));
+        let seen = cases.iter().filter(|case| self.has_yielded(&case.id, true)).map(Case::record).collect();
         Outcome {
-            cases: seen.map(Case::record).collect(),
+            cases: seen,
             skips: self.skips,
             blocks: self.blocks,
             samples: self.samples,

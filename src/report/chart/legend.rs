@@ -26,6 +26,8 @@ pub(super) enum Mark {
     Line,
     /// A dot.
     Dot,
+    /// A piece of a bar.
+    Bar,
 }
 
 /// A legend with figures: a row a colour, a column a case.
@@ -92,6 +94,10 @@ fn draw_series(sheet: &Sheet<'_>, rows: &[Vec<(f64, &Look)>], mark: Mark, top: f
                 Mark::Line => {
                     let ends = vec![(units(*x), units(y)), (units(x + 18.0), units(y))];
                     sheet.draw(&PathElement::new(ends, stroke(look.ink, look.dashed, 2.5)))?;
+                }
+                Mark::Bar => {
+                    let corners = [(units(x + 3.0), units(y - 6.5)), (units(x + 16.0), units(y + 6.5))];
+                    sheet.draw(&Rectangle::new(corners, fill(look.ink, 1.0)))?;
                 }
                 Mark::Dot => {
                     sheet.draw(&Circle::new((units(x + 9.0), units(y)), units(4.5), fill(look.ink, 1.0)))?;

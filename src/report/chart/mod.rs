@@ -10,19 +10,24 @@ use plotters::drawing::DrawingAreaErrorKind;
 
 use super::label::{self, Place};
 use crate::record::summary::SummaryRow;
-use crate::record::{CaseRecord, RunRecord, Sample};
+use crate::record::{CaseRecord, EnforcementRow, RunRecord, Sample};
 
+mod achieved;
 mod axis;
 mod bars;
 mod ecdf;
+mod errors;
 mod forest;
 mod frame;
+mod kill;
 mod legend;
 pub(super) mod palette;
 mod pen;
 mod percentiles;
 mod plot;
+mod requested;
 mod series;
+mod split;
 pub(super) mod theme;
 mod waterfall;
 
@@ -83,6 +88,11 @@ pub(super) fn all(run: &RunRecord, summary: &[SummaryRow]) -> Result<Charts, Cha
         charts.front.extend(forest::charts(&data, experiment)?);
         charts.samples.extend(series::charts(&data, experiment)?);
     }
+    charts.front.extend(errors::charts(&data)?);
+    charts.front.extend(requested::charts(&data)?);
+    charts.front.extend(split::charts(&data)?);
+    charts.front.extend(kill::charts(&data)?);
+    charts.samples.extend(achieved::charts(&data)?);
     let mut taken = BTreeSet::new();
     for chart in charts.front.iter_mut().chain(&mut charts.samples) {
         rename_if_taken(chart, &mut taken);
@@ -178,6 +188,33 @@ fn groups<'a>(cases: &[&'a CaseRecord]) -> Vec<Group<'a>> {
     }
     let names = if facets.len() > 1 { label::without_common(&facets) } else { vec![String::new(); facets.len()] };
     names.into_iter().zip(members).map(|(facet, cases)| Group { facet, cases }).collect()
+}
+
+/// The controllers of enforcement rows, in their order; the values are in the units in which each is measured.
+fn controllers(run: &RunRecord) -> Vec<(&str, &str)> {
+    let mut all: Vec<(&str, &str)> = Vec::new();
+    for row in &run.enforcement {
+        if !all.contains(&(&row.controller, &row.unit)) {
+            all.push((&row.controller, &row.unit));
+        }
+    }
+    all
+}
+
+/// `shares/a 2-1`: a setting with what tells its case apart from the others of the chart.
+fn settings(rows: &[&EnforcementRow]) -> Vec<String> {
+    let ids: Vec<&str> = rows.iter().map(|row| row.case.as_str()).collect();
+    let one_case = ids.iter().all(|id| *id == ids[0]);
+    let cases = if one_case { vec![String::new(); ids.len()] } else { label::short_ids(&ids) };
+    let name = |(row, case): (&&EnforcementRow, String)| {
+        // The case often says the setting's name itself.
+        if case.split(' ').any(|word| word == row.setting) {
+            case
+        } else {
+            format!("{} {case}", row.setting).trim().to_owned()
+        }
+    };
+    rows.iter().zip(cases).map(name).collect()
 }
 
 /// A file name from words: small letters, digits and hyphens.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use plotters::style::RGBColor;
 
-use crate::record::CaseRecord;
+use crate::record::{CaseRecord, Verdict};
 
 /// How many inks the phases of a waterfall take before the rest goes into [`Ink::OTHER`].
 pub(super) const PHASES: usize = 9;
@@ -66,6 +66,21 @@ impl Ink {
     /// The ink of the phase at this place in the order of phases.
     pub(super) fn phase(index: usize) -> Ink {
         if index < PHASES { Ink(FIRST_PHASE + index as u8) } else { Ink::OTHER }
+    }
+
+    /// The ink of a judgement; marks of different shape say the same.
+    pub(super) fn verdict(verdict: Verdict) -> Ink {
+        match verdict {
+            Verdict::Pass => Ink(7),
+            Verdict::Fail => Ink(6),
+            Verdict::Inconclusive => Ink(SPARE.0),
+            Verdict::Skipped => Ink::OTHER,
+        }
+    }
+
+    /// The ink of a contender, by its place among them.
+    pub(super) fn contender(index: usize) -> Ink {
+        Ink::phase(index % PHASES)
     }
 
     /// The CSS class that carries the colour.
