@@ -69,7 +69,8 @@ fn head(out: &mut String, run: &RunRecord, summary: &[SummaryRow], checks: &[Che
         "<div class=\"verdict {class}\">\n<p><strong>{}.</strong></p>",
         escape(&verdict::sentences(run, checks).join(". "))
     );
-    for check in checks.iter().filter(|check| check.verdict == Verdict::Fail) {
+    // Limits that do not hold are the first that the answer tells.
+    for check in verdict::written(checks).iter().filter(|check| check.verdict == Verdict::Fail) {
         let _ = writeln!(
             out,
             "<p>Failed: {} of <code>{}</code> is {}, asked for {}.</p>",

@@ -16,12 +16,9 @@ pub(super) fn sentences(rows: &[EnforcementRow]) -> (Vec<String>, usize) {
         return (Vec::new(), 0);
     }
     let of = |verdict| rows.iter().filter(move |row| row.verdict == verdict);
-    let ids: Vec<&str> = rows.iter().map(|row| row.case.as_str()).collect();
-    let names = label::short_ids(&ids);
-    let name = |row: &EnforcementRow| ids.iter().position(|id| *id == row.case).map_or("", |index| &names[index]);
     let mut told = vec![overall(rows)];
     let bad = of(Verdict::Fail).chain(of(Verdict::Inconclusive));
-    told.extend(bad.chain(of(Verdict::Pass).take(TOLD)).map(|row| sentence(row, name(row))));
+    told.extend(bad.chain(of(Verdict::Pass).take(TOLD)).map(sentence));
     (told, of(Verdict::Pass).count().saturating_sub(TOLD))
 }
 
@@ -42,7 +39,25 @@ pub(super) fn overall(rows: &[EnforcementRow]) -> String {
     parts.join(", ")
 }
 
-fn sentence(row: &EnforcementRow, case: &str) -> String {
+/// The case's id as far as it says more than the controller's name: experiment and runtime stand before it.
+fn case_name(row: &EnforcementRow) -> String {
+    let parts: Vec<&str> = row.case.split('/').collect();
+    let known =
+        |(index, part): &(usize, &&str)| (*index == 0 && **part == row.controller) || (*index == 1 && parts.len() > 2);
+    parts.iter().enumerate().filter(|part| !known(part)).map(|(_, part)| *part).collect::<Vec<_>>().join(" ")
+}
+
+/// A controller as a title begins with it.
+pub(super) fn controller(name: &str) -> String {
+    match name {
+        "cpu" => "CPU".to_owned(),
+        "blkio" => "Block I/O".to_owned(),
+        other => label::capitalised(other),
+    }
+}
+
+fn sentence(row: &EnforcementRow) -> String {
+    let case = case_name(row);
     let case = if case.is_empty() { String::new() } else { format!(" ({case})") };
     let what = format!("{} {}{case}", row.controller, row.setting);
     let end = match row.verdict {
@@ -61,13 +76,11 @@ fn sentence(row: &EnforcementRow, case: &str) -> String {
         Verdict::Fail => "outside",
         Verdict::Inconclusive | Verdict::Skipped => "against",
     };
-    let exact = if row.tolerance_pct == 0.0 { "exactly".to_owned() } else { format!("±{} %", row.tolerance_pct) };
-    let against = match (row.tolerance_pct == 0.0, row.verdict) {
-        (true, Verdict::Pass) => exact,
-        (true, _) => "where it should be exact".to_owned(),
-        (false, _) => format!("{side} {exact}"),
-    };
-    format!("{what}: {values}, {}, {against}: {end}", error(row))
+    match (row.tolerance_pct == 0.0, row.verdict) {
+        (true, Verdict::Pass) => format!("{what}: {values}, exactly: {end}"),
+        (true, _) => format!("{what}: {values}, where it should be exact: {end}"),
+        (false, _) => format!("{what}: {values}, {}, {side} ±{} %: {end}", error(row), row.tolerance_pct),
+    }
 }
 
 /// What came of accesses to devices: the sum, or one that went wrong.
@@ -118,15 +131,15 @@ mod tests {
         let (told, left_out) = sentences(&fixture::enforcement());
         expect![[r#"
             5 of 9 limits hold, 3 do not, 1 cannot be told from this data
-            cpu quota (cpu builtin quota 150): 75.0 % achieved of 150 %, −50.0 % (−51.0 to −49.0), outside ±2 %: does not hold
-            devices accesses (devices builtin default): 32 of 33 accesses came out as the rules say: does not hold
-            devices kmsg/read (devices builtin default): let through, though the rules forbid it: does not hold
-            cpu quota (cpu builtin quota 10): 10.2 % achieved of 10.0 %, +1.9 % (+1.5 to +2.3), against ±2 %: cannot be told from this data
-            cpu quota (cpu builtin quota 50): 49.9 % achieved of 50.0 %, −0.20 % (−0.50 to +0.10), within ±2 %: holds
-            cpu shares/a (cpu builtin shares 2-1): 66.5 % achieved of 66.7 %, −0.22 % (−0.42 to −0.02), within ±2 %: holds
-            cpu shares/b (cpu builtin shares 2-1): 33.5 % achieved of 33.3 %, +0.45 % (+0.05 to +0.85), within ±2 %: holds
-            memory limit (memory builtin limit 64M): 63.7 MiB achieved of 64.0 MiB, −0.47 % (−0.49 to −0.45), within ±1 %: holds
-            pids max (pids builtin 24): 24 achieved of 24, 0 %, exactly: holds
+            cpu quota (quota 150): 75.0 % achieved of 150 %, −50.0 % (−51.0 to −49.0), outside ±2 %: does not hold
+            devices accesses (default): 32 of 33 accesses came out as the rules say: does not hold
+            devices kmsg/read (default): let through, though the rules forbid it: does not hold
+            cpu quota (quota 10): 10.2 % achieved of 10.0 %, +1.9 % (+1.5 to +2.3), against ±2 %: cannot be told from this data
+            cpu quota (quota 50): 49.9 % achieved of 50.0 %, −0.20 % (−0.50 to +0.10), within ±2 %: holds
+            cpu shares/a (shares 2-1): 66.5 % achieved of 66.7 %, −0.22 % (−0.42 to −0.02), within ±2 %: holds
+            cpu shares/b (shares 2-1): 33.5 % achieved of 33.3 %, +0.45 % (+0.05 to +0.85), within ±2 %: holds
+            memory limit (limit 64M): 63.7 MiB achieved of 64.0 MiB, −0.47 % (−0.49 to −0.45), within ±1 %: holds
+            pids max (24): 24 achieved of 24, exactly: holds
         "#]].assert_eq(&(told.join("\n") + "\n"));
         assert_eq!(left_out, 0);
         assert_eq!(sentences(&[]), (Vec::new(), 0));

@@ -380,13 +380,11 @@ fn enforcement_renders() {
         [
             "enforcement-errors-cpu.svg",
             "enforcement-errors-memory.svg",
-            "enforcement-errors-devices.svg",
             "enforcement-requested-cpu-ratio.svg",
             "enforcement-split-cpu-shares.svg",
             "enforcement-kill.svg",
             "enforcement-achieved-cpu.svg",
             "enforcement-achieved-memory.svg",
-            "enforcement-achieved-devices.svg",
         ]
     );
     let page = rendered.html.replacen("<!DOCTYPE html>", "", 1);

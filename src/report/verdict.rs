@@ -92,15 +92,16 @@ fn unit(check: &CheckRow) -> &'static str {
 
 /// What disturbed the measured samples, in one sentence.
 pub(super) fn disturbance(run: &RunRecord) -> String {
-    let measured = || run.samples.iter().filter(|sample| !sample.flags.warmup);
+    let enforced = || run.enforcement_samples.iter().map(|sample| sample.flags);
+    let measured = || run.samples.iter().map(|sample| sample.flags).chain(enforced()).filter(|flags| !flags.warmup);
     let all = measured().count();
-    let disturbed = measured().filter(|sample| sample.flags.disturbed()).count();
-    let outliers = measured().filter(|sample| sample.flags.outlier).count();
+    let disturbed = measured().filter(|flags| flags.disturbed()).count();
+    let outliers = measured().filter(|flags| flags.outlier).count();
     if all == 0 {
         return "No sample was measured".to_owned();
     }
     let count = |name: &str, is: fn(&crate::record::Flags) -> bool| {
-        let count = measured().filter(|sample| is(&sample.flags)).count();
+        let count = measured().filter(|flags| is(flags)).count();
         (count > 0).then(|| format!("{name} {count}"))
     };
     let outliers =

@@ -9,7 +9,7 @@ use super::{Chart, ChartError, Data, controllers, extent, file_name, settings};
 use crate::record::EnforcementRow;
 use crate::record::enforcement::EnforcementSample;
 use crate::report::figure::Scale;
-use crate::report::{label, limits};
+use crate::report::limits;
 
 /// More series than this are split over several charts.
 const SERIES: usize = 8;
@@ -26,9 +26,8 @@ pub(super) fn charts(data: &Data<'_>) -> Result<Vec<Chart>, ChartError> {
             (row.controller.as_str(), row.unit.as_str()) == (controller, unit) && row.requested > 0.0
         };
         let rows: Vec<&EnforcementRow> = data.run.enforcement.iter().filter(of).collect();
-        // Exact counts that are right every time make a line that says nothing.
-        let rows: Vec<&EnforcementRow> =
-            rows.into_iter().filter(|row| row.tolerance_pct > 0.0 || row.error_pct != 0.0).collect();
+        // Of exact counts the table says all that there is to say.
+        let rows: Vec<&EnforcementRow> = rows.into_iter().filter(|row| row.tolerance_pct > 0.0).collect();
         for rows in rows.chunks(SERIES) {
             charts.extend(chart(data, controller, rows)?);
         }
@@ -55,7 +54,7 @@ fn chart(data: &Data<'_>, controller: &str, rows: &[&EnforcementRow]) -> Result<
     let throttled = throttled(data, rows);
     let frame = Frame {
         name: file_name(&[limits::SECTION, "achieved", controller]),
-        title: format!("{}: achieved in each block, % of requested", label::capitalised(controller)),
+        title: format!("{}: achieved in each block, % of requested", limits::controller(controller)),
         description: describe(&series),
         experiment: limits::SECTION.to_owned(),
         legend: Legend::Series(Mark::Dot, series.iter().map(|(look, _)| look.clone()).collect()),

@@ -9,11 +9,14 @@ use super::plot::Plot;
 use super::{Chart, ChartError, Data, controllers, extent, file_name, settings};
 use crate::record::{EnforcementRow, Verdict};
 use crate::report::figure::Scale;
-use crate::report::{label, limits};
+use crate::report::limits;
+use crate::units::significant;
 
 /// More rows than this are split over several charts.
 const ROWS: usize = 26;
 const ROW: f64 = 25.0;
+/// So many tolerances to each side are drawn at most.
+const BEYOND: f64 = 6.0;
 
 /// One chart a controller.
 pub(super) fn charts(data: &Data<'_>) -> Result<Vec<Chart>, ChartError> {
@@ -27,8 +30,8 @@ pub(super) fn charts(data: &Data<'_>) -> Result<Vec<Chart>, ChartError> {
     for controller in names {
         let of = |row: &&EnforcementRow| row.controller == controller && row.error_pct.is_finite();
         let rows: Vec<&EnforcementRow> = data.run.enforcement.iter().filter(of).collect();
-        // Errors of nothing say what the table says in a word.
-        if rows.iter().all(|row| row.error_pct == 0.0 && row.tolerance_pct == 0.0) {
+        // Of exact counts the table says all that there is to say.
+        if rows.iter().all(|row| row.tolerance_pct == 0.0) {
             continue;
         }
         for rows in rows.chunks(ROWS) {
@@ -43,24 +46,31 @@ fn chart(controller: &str, rows: &[&EnforcementRow]) -> Result<Chart, ChartError
     let ends = |row: &&EnforcementRow| [row.error_ci95_low, row.error_ci95_high, row.tolerance_pct, -row.tolerance_pct];
     let (low, high) = extent(rows.iter().flat_map(ends).chain([0.0])).unwrap_or((-1.0, 1.0));
     let percent = Scale::of(1.0, "%");
-    let x = Axis::around(low, high, &percent, 7);
+    // One limit that is far off would push all others together.
+    let edge = BEYOND * rows.iter().map(|row| row.tolerance_pct).fold(0.0, f64::max);
+    let beyond = edge > 0.0 && (low < -edge || high > edge);
+    let (low, high) = if edge > 0.0 { (low.max(-edge), high.min(edge)) } else { (low, high) };
+    let x = Axis::around(low, high, &percent, 4);
     let widest = names.iter().map(|name| text_width(name, TEXT_SIZE)).fold(60.0, f64::max);
     let left = (widest + 16.0).min(190.0);
     let right = rows.iter().map(|row| text_width(&limits::error(row), TEXT_SIZE)).fold(90.0, f64::max);
     let frame = Frame {
         name: file_name(&[limits::SECTION, "errors", controller]),
-        title: format!("{}: signed error of each limit, with 95 % intervals", label::capitalised(controller)),
+        title: format!("{}: signed error of each limit, with 95 % intervals", limits::controller(controller)),
         description: describe(rows, &names),
         experiment: limits::SECTION.to_owned(),
         legend: Legend::Series(Mark::Dot, verdicts(rows)),
-        note: Some("Shaded: within the tolerance.".to_owned()),
+        note: Some(match beyond {
+            true => "Shaded: within the tolerance. A mark at the edge lies beyond it.".to_owned(),
+            false => "Shaded: within the tolerance.".to_owned(),
+        }),
         plot_height: rows.len() as f64 * ROW,
         left,
         right: right + 14.0,
         x_label: "achieved against requested, %".to_owned(),
         y_label: String::new(),
     };
-    let ticks = (&|value: f64| limits::percent(value), &|_: f64| String::new());
+    let ticks = (&|value: f64| signed(value), &|_: f64| String::new());
     frame::draw(&frame, (x, Axis::rows(rows.len() as f64)), (ticks.0, ticks.1), |plot| {
         for (index, (row, name)) in rows.iter().zip(&names).enumerate() {
             let y = index as f64;
@@ -76,6 +86,15 @@ fn chart(controller: &str, rows: &[&EnforcementRow]) -> Result<Chart, ChartError
         }
         Ok(())
     })
+}
+
+/// A tick's number.
+fn signed(value: f64) -> String {
+    match significant(value) {
+        text if text.starts_with('-') => text.replace('-', "−"),
+        text if value > 0.0 => format!("+{text}"),
+        text => text,
+    }
 }
 
 /// A dot for what holds, a larger one for what does not, a ring for what cannot be told.

@@ -9,7 +9,7 @@ use super::pen::stroke;
 use super::{Chart, ChartError, Data, controllers, extent, file_name, settings};
 use crate::record::EnforcementRow;
 use crate::report::figure::{self, Scale};
-use crate::report::{label, limits};
+use crate::report::limits;
 
 /// One panel a controller, for those that were asked for different amounts.
 pub(super) fn charts(data: &Data<'_>) -> Result<Vec<Chart>, ChartError> {
@@ -39,7 +39,7 @@ fn chart(controller: &str, unit: &str, rows: &[&EnforcementRow]) -> Result<Chart
     let tolerance = rows.iter().map(|row| row.tolerance_pct).fold(0.0, f64::max) / 100.0;
     let frame = Frame {
         name: file_name(&[limits::SECTION, "requested", controller, unit]),
-        title: format!("{}: requested against achieved", label::capitalised(controller)),
+        title: format!("{}: requested against achieved", limits::controller(controller)),
         description: describe(rows),
         experiment: limits::SECTION.to_owned(),
         legend: Legend::Series(Mark::Dot, verdicts(rows)),

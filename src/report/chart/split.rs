@@ -79,7 +79,7 @@ fn chart(controller: &str, kind: &str, splits: &[Split<'_>]) -> Result<Chart, Ch
     let rows = splits.len() * 3;
     let frame = Frame {
         name: file_name(&[limits::SECTION, "split", controller, kind]),
-        title: format!("{}: how contenders split by {kind}", label::capitalised(controller)),
+        title: format!("{}: how contenders split by {kind}", limits::controller(controller)),
         description: describe(splits, &names),
         experiment: limits::SECTION.to_owned(),
         legend: Legend::Series(Mark::Bar, looks),
