@@ -343,17 +343,41 @@ const PARENT_TRIES: u32 = 10;
 /// Makes the parent group in one v1 hierarchy. It stays until [`collect_orphans`] finds it empty.
 fn prepare_v1_parent(mount_point: &Path, controller: Controller) -> Result<(), CgroupError> {
     let parent = mount_point.join(PARENT);
-    create_if_missing(&parent)?;
     match controller {
-        Controller::Cpuset => cpuset::inherit(&parent),
+        Controller::Cpuset => create_prepared(mount_point, PARENT, cpuset::inherit),
         Controller::Devices => {
-            let confined = parent.join(DEFAULT_DEVICES);
-            create_if_missing(&confined)?;
-            devices::write_default_rules(&confined)
+            create_if_missing(&parent)?;
+            create_prepared(&parent, DEFAULT_DEVICES, devices::write_default_rules)
         }
-        _ => Ok(()),
+        _ => create_if_missing(&parent),
     }
 }
+
+/// Makes a group that is ready from the moment it can be seen: it is prepared under another name and then renamed.
+/// Whoever makes a group in it takes over what it holds, so nobody may come before it holds it.
+fn create_prepared(
+    parent: &Path,
+    name: &str,
+    prepare: impl FnOnce(&Path) -> Result<(), CgroupError>,
+) -> Result<(), CgroupError> {
+    let target = parent.join(name);
+    if target.exists() {
+        return Ok(());
+    }
+    let fresh = parent.join(format!("{PREPARING}{}", fresh_name()));
+    create_if_missing(&fresh)?;
+    let renamed = prepare(&fresh)
+        .and_then(|()| std::fs::rename(&fresh, &target).map_err(CgroupError::file("make the group", &target)));
+    if renamed.is_ok() {
+        return Ok(());
+    }
+    remove_directory(&fresh)?;
+    // Somebody else was first.
+    if target.exists() { Ok(()) } else { renamed }
+}
+
+/// What a group is called until it is prepared; the owner's name follows.
+const PREPARING: &str = "isobench-preparing-";
 
 pub(super) fn create_if_missing(directory: &Path) -> Result<(), CgroupError> {
     match std::fs::create_dir(directory) {
@@ -387,6 +411,7 @@ pub fn collect_orphans(layout: &Layout) -> Result<Collected, CgroupError> {
     mount_points.sort_unstable_by_key(|mount_point| (Some(*mount_point) != freezer, *mount_point));
     mount_points.dedup();
     for mount_point in mount_points {
+        outcome = outcome.and(sweep_preparing(mount_point));
         let parent = mount_point.join(PARENT);
         for directory in [parent.join(DEFAULT_DEVICES), parent] {
             outcome = outcome.and(sweep(&directory, &mut collected));
@@ -401,6 +426,18 @@ pub fn collect_orphans(layout: &Layout) -> Result<Collected, CgroupError> {
     outcome.map(|()| collected)
 }
 
+/// Removes what was never finished at the root of a hierarchy, where its maker has died.
+fn sweep_preparing(mount_point: &Path) -> Result<(), CgroupError> {
+    for entry in std::fs::read_dir(mount_point).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREPARING).and_then(|rest| rest.rsplit_once('-')?.0.parse::<Owner>().ok());
+        if owner.is_some_and(|owner| !owner.is_alive()) {
+            remove_directory(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes the orphans directly under one directory.
 fn sweep(parent: &Path, collected: &mut Collected) -> Result<(), CgroupError> {
     let entries = match std::fs::read_dir(parent) {
@@ -411,7 +448,8 @@ fn sweep(parent: &Path, collected: &mut Collected) -> Result<(), CgroupError> {
     let mut outcome = Ok(());
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((Ok(owner), _)) = name.rsplit_once('-').map(|(owner, number)| (owner.parse::<Owner>(), number)) else {
+        let own = name.strip_prefix(PREPARING).unwrap_or(&name);
+        let Some((Ok(owner), _)) = own.rsplit_once('-').map(|(owner, number)| (owner.parse::<Owner>(), number)) else {
             continue;
         };
         if owner.is_alive() {

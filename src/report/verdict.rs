@@ -101,7 +101,7 @@ pub(super) fn disturbance(run: &RunRecord) -> String {
         return "No sample was measured".to_owned();
     }
     let count = |name: &str, is: fn(&crate::record::Flags) -> bool| {
-        let count = measured().filter(|flags| is(flags)).count();
+        let count = measured().filter(is).count();
         (count > 0).then(|| format!("{name} {count}"))
     };
     let outliers =

@@ -2,22 +2,12 @@
 //!
 //! Without the needed privilege a test is listed as ignored, with the reason in its name; it never counts as passed.
 
-mod accounting;
-mod blkio;
 mod cgroup;
 mod container;
-mod cpu;
-mod enforcement;
 mod escape;
-mod faulty;
-mod faulty_blkio;
-mod faulty_devices;
-mod freezer;
 mod harness;
-mod memory;
 mod network;
 mod pair;
-mod pids;
 mod shell;
 mod traffic;
 mod workload;
@@ -34,18 +24,11 @@ fn main() -> ExitCode {
     }
     let mut tests = Vec::new();
     tests.extend(cgroup::cases());
-    tests.extend(accounting::cases());
-    tests.extend(blkio::cases());
     tests.extend(container::cases());
-    tests.extend(cpu::cases());
     tests.extend(escape::cases());
-    tests.extend(enforcement::cases());
     tests.extend(network::cases());
     tests.extend(workload::cases());
     tests.extend(traffic::cases());
-    tests.extend(memory::cases());
-    tests.extend(pids::cases());
-    tests.extend(freezer::cases());
     let conclusion = harness::run(tests);
     shell::remove_layer();
     conclusion.exit_code()
