@@ -140,7 +140,10 @@ fn every_shipped_scenario_is_valid_and_begins_with_its_question() {
 #[test]
 fn every_shipped_scenario_fits_its_time() {
     for path in shipped() {
-        for (arguments, most_s) in [(vec!["--quick"], 20.0), (vec![], 180.0)] {
+        // Enforcement is measured over whole periods of the kernel's, which cannot be cut as short.
+        let short = ["bridge-vs-host", "startup", "smoke"].iter().any(|name| path.contains(name));
+        let (quick, full) = if short { (20.0, 180.0) } else { (30.0, 120.0) };
+        for (arguments, most_s) in [(vec!["--quick"], quick), (vec![], full)] {
             let mut all = vec!["run", &path, "--dry-run", "--format", "json"];
             all.extend(arguments);
             let plan: serde_json::Value = serde_json::from_str(&succeeds(&all)).unwrap();

@@ -1,6 +1,6 @@
 //! The command line: one file a command, and the only code that prints.
 //!
-//! `main.rs` calls [`run`]. Results go to standard output, progress and complaints to standard error; a command hands
+//! `main.rs` calls [`run()`]. Results go to standard output, progress and complaints to standard error; a command hands
 //! back how it ended ([`Ended`]) or why it could not ([`CliError`]).
 
 use std::process::ExitCode;

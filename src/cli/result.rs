@@ -357,12 +357,13 @@ mod tests {
             .lines()
             .skip_while(|line| !line.contains("tolerance"))
             .take(3)
-            .map(|line| format!("{line}\n"))
+            // `expect!` takes the indentation that all lines share away.
+            .map(|line| format!("{}\n", line.trim_start_matches("  ")))
             .collect();
         expect![[r#"
-              case                       setting    requested  achieved              error (95 %)  accounted  tolerance  verdict
-              combined/builtin/together  cpu quota       50 %    49.9 %        -0.2 % (-0.6 to 0)     +0.0 %       ±2 %  pass
-                                         cpu other       50 %      25 %  -50.0 % (-50.4 to -49.8)     +0.0 %       ±2 %  fail
+            case                       setting    requested  achieved              error (95 %)  accounted  tolerance  verdict
+            combined/builtin/together  cpu quota       50 %    49.9 %        -0.2 % (-0.6 to 0)     +0.0 %       ±2 %  pass
+             cpu other       50 %      25 %  -50.0 % (-50.4 to -49.8)     +0.0 %       ±2 %  fail
         "#]].assert_eq(&shown);
         assert_eq!(judged.ended(), Ended::Failed);
     }

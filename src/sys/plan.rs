@@ -172,7 +172,7 @@ pub enum Op {
     Exec {
         /// Candidate paths in order.
         paths: Vec<CString>,
-        /// The arguments, argv[0] first.
+        /// The arguments, the program's name first.
         arguments: Vec<CString>,
         /// The environment, `NAME=value` each.
         environment: Vec<CString>,
