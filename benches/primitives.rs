@@ -15,7 +15,7 @@ use isobench::image::{RootFs, embedded};
 use isobench::lab::Lab;
 use isobench::netlink::nftables::{DataType, Map, Transaction};
 use isobench::netlink::socket::{Protocol as NetlinkProtocol, Socket};
-use isobench::sys::launch::launch;
+use isobench::sys::launch::{Memory, launch};
 use isobench::sys::netns::NetNs;
 use isobench::sys::plan::{Op, Plan};
 
@@ -52,7 +52,7 @@ fn namespaces(c: &mut Criterion) {
     for (name, flags) in KINDS.into_iter().chain([("all but user", all)]) {
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut child = launch(&plan, flags as u32 as u64, None).expect("clone3");
+                let mut child = launch(plan.clone(), flags as u32 as u64, None, Memory::Copied).expect("clone3");
                 child.wait().expect("wait4")
             });
         });

@@ -263,3 +263,21 @@ fn without_root_run_says_what_is_needed() {
     assert_eq!(code(&output), 2, "{complaint}");
     assert!(complaint.contains("not root") && complaint.contains("sudo isobench run"), "{complaint}");
 }
+
+/// The entry point answers this before the C library runs (`sys::entry`); everything else must go on to `main`.
+#[test]
+fn stamp_tells_when_the_program_began() {
+    let now = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    let nanoseconds = |time: nix::sys::time::TimeSpec| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64;
+    let before = nanoseconds(now());
+    let output = isobench(&["__workload", "stamp"]);
+    let after = nanoseconds(now());
+    assert_eq!((code(&output), stderr(&output)), (0, String::new()));
+    let stamped = u64::from_le_bytes(output.stdout.try_into().expect("eight bytes"));
+    assert!((before..=after).contains(&stamped), "{stamped} is not between {before} and {after}");
+    for near in [&["__workload", "stam"][..], &["__workload", "stamps"], &["__workload"]] {
+        let output = isobench(near);
+        assert_eq!(code(&output), 2, "{near:?}");
+        assert!(stdout(&output).contains("error") || !stderr(&output).is_empty(), "{near:?}");
+    }
+}

@@ -17,10 +17,10 @@ use crate::fs::FileError;
 use crate::network::NetworkError;
 use crate::network::bridge::{BridgeNetwork, Endpoint};
 use crate::sys::clock;
-use crate::sys::launch::{Child, Reaped, Span, launch, pidfd_open};
+use crate::sys::launch::{Child, Memory, Reaped, Span, launch, pidfd_open};
 use crate::sys::netns::NetNs;
 use crate::sys::page::Gate;
-use crate::sys::plan::{Op, Plan};
+use crate::sys::plan::Op;
 
 /// Why a container could not be started, waited for or removed.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +96,6 @@ pub struct Stdio {
 #[derive(Debug)]
 pub struct Container {
     child: Child,
-    plan: Plan,
     requested_ns: u64,
     /// When making the group began, where that came before the clone.
     grouping_ns: Option<u64>,
@@ -171,10 +170,10 @@ impl Container {
         }
         let unified = group.as_ref().map(Group::open_unified).transpose()?.flatten();
         let flags = plan::clone_flags(spec, &wiring);
-        let child = launch(&plan, flags, unified.as_ref().map(AsFd::as_fd)).map_err(ContainerError::Clone)?;
+        let child = launch(plan, flags, unified.as_ref().map(AsFd::as_fd), memory_until_exec(spec))
+            .map_err(ContainerError::Clone)?;
         let mut container = Self {
             child,
-            plan,
             requested_ns,
             grouping_ns: group.is_some().then_some(grouping_ns),
             beside: Vec::new(),
@@ -256,7 +255,7 @@ impl Container {
     /// When each part of the start happened, as far as it has come.
     #[must_use]
     pub fn timeline(&self) -> Timeline {
-        let mut critical = self.child.spans(&self.plan, self.requested_ns);
+        let mut critical = self.child.spans(self.requested_ns);
         if let (Some(begin), Some((_, _, end))) = (self.grouping_ns, critical.first_mut()) {
             let cloned = std::mem::replace(end, begin);
             critical.insert(1, ("cgroup", begin, cloned));
@@ -293,7 +292,7 @@ impl Container {
     fn failed_step(&self) -> Option<ContainerError> {
         let failure = self.child.failure()?;
         let source = io::Error::from_raw_os_error(failure.errno);
-        let op = &self.plan.steps.get(failure.operation)?.op;
+        let op = &self.child.plan().steps.get(failure.operation)?.op;
         Some(match op {
             Op::Exec { arguments, .. } => {
                 let program = arguments.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -350,6 +349,15 @@ impl Drop for Container {
             let _ = self.disconnect();
         }
     }
+}
+
+/// Whether the child may share this process's memory until its exec, which saves it a copy of it: see
+/// [`crate::sys::launch::Memory`]. Not when a memory limit could end it before, for the kernel ends all who share;
+/// and not when it changes its user or its time on the way, which are the memory's too.
+fn memory_until_exec(spec: &ContainerSpec) -> Memory {
+    let limited = spec.group_parent.is_some() || spec.limits.as_ref().is_some_and(Limits::bound_memory);
+    let changed = spec.user.uid != 0 || spec.user_namespace.is_some() || spec.time_namespace;
+    if limited || changed { Memory::Copied } else { Memory::Shared }
 }
 
 /// Makes a group with limits. It is in `group` as soon as it exists, so that it is owned whatever fails afterwards.

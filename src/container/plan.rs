@@ -50,9 +50,6 @@ pub enum SpecError {
     /// A device node stands right under /dev.
     #[error("the device name `{0}` is not a plain name such as `loop0`")]
     DeviceName(String),
-    /// Too many arguments and variables.
-    #[error("{0} arguments and environment variables are more than the {max} that can be passed", max = crate::sys::MAX_STRINGS - 2)]
-    TooManyStrings(usize),
     /// The filter could not be made.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
@@ -129,10 +126,6 @@ fn validate(spec: &ContainerSpec) -> Result<(), SpecError> {
     }
     if spec.hostname.len() > 64 {
         return Err(SpecError::HostnameTooLong(spec.hostname.clone()));
-    }
-    let strings = spec.arguments.len() + spec.environment.len();
-    if strings + 2 > crate::sys::MAX_STRINGS {
-        return Err(SpecError::TooManyStrings(strings));
     }
     Ok(())
 }

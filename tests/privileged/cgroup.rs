@@ -374,6 +374,7 @@ fn v2_container_is_born_in_its_group() -> Outcome {
 
 /// Why a container that is born in its group needs no step of its own for its cgroup namespace.
 fn v2_cgroup_namespace_of_a_clone_is_the_childs() -> Outcome {
+    use isobench::sys::launch::Memory;
     use isobench::sys::plan::{Op, Plan};
     use std::os::fd::{AsFd, AsRawFd};
     let group = make(true)?;
@@ -389,7 +390,8 @@ fn v2_cgroup_namespace_of_a_clone_is_the_childs() -> Outcome {
         },
     );
     let place = group.open_unified()?.ok_or("no v2 group")?;
-    let mut child = isobench::sys::launch::launch(&plan, libc::CLONE_NEWCGROUP as u64, Some(place.as_fd()))?;
+    let flags = libc::CLONE_NEWCGROUP as u64;
+    let mut child = isobench::sys::launch::launch(plan, flags, Some(place.as_fd()), Memory::Copied)?;
     drop(writer);
     let mut text = String::new();
     std::io::Read::read_to_string(&mut reader, &mut text)?;

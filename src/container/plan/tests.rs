@@ -228,5 +228,4 @@ fn what_cannot_be_made_is_refused_before_anything_is_touched() {
     assert_eq!(refused(|spec| spec.arguments[1] = "a\0b".to_owned()), "an argument holds a NUL byte: \"a\\0b\"");
     assert!(refused(|spec| spec.hostname = "h".repeat(65)).ends_with("longer than 64 bytes"));
     assert!(refused(|spec| spec.root.layers[0] = "/a:b".into()).contains("colon"));
-    assert!(refused(|spec| spec.arguments = vec!["a".to_owned(); 5000]).starts_with("5001 arguments"));
 }
