@@ -9,7 +9,7 @@
 //! of the controller knows what it is called there and what the value means there.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 pub mod blkio;
@@ -244,7 +244,10 @@ impl CgroupError {
 /// Reads a file of a group, without its last line break.
 pub(crate) fn read(directory: &Path, file: &str) -> Result<String, CgroupError> {
     let path = directory.join(file);
-    let mut text = std::fs::read_to_string(&path).map_err(CgroupError::file("read", &path))?;
+    let mut text = String::with_capacity(1024);
+    // Not `fs::read_to_string`: it asks for the size first, and the kernel's files have none.
+    let read = std::fs::File::open(&path).and_then(|file| file.take(u64::MAX).read_to_string(&mut text));
+    read.map_err(CgroupError::file("read", &path))?;
     text.truncate(text.trim_end().len());
     Ok(text)
 }
@@ -268,5 +271,8 @@ pub(crate) fn read_keyed(directory: &Path, file: &str, text: &str, key: &str) ->
 /// Writes a file of a group.
 pub(crate) fn write(directory: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let path = directory.join(file);
-    std::fs::write(&path, value).map_err(CgroupError::file("write", path))
+    // Not `fs::write`: opening to create takes the lock of the whole directory, and only the kernel makes these files.
+    let written =
+        std::fs::File::options().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(CgroupError::file("write", path))
 }
