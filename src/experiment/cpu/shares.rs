@@ -25,17 +25,14 @@
 
 use std::sync::Arc;
 
-use nix::time::{ClockId, clock_getres};
-
-use super::crew::{Member, Programme, Reading, Seen, perform};
-use super::stage::Stage;
+use super::crew::{Member, Programme, Reading, Seen, burner, perform};
+use super::stage::Scene;
 use super::trace::{Course, instants, parts, usual_turn};
-use super::{EnforcementObservation, TOLERANCE_PCT, mixed_up, ns, push};
+use super::{EnforcementObservation, TOLERANCE_PCT, mixed_up, push, tick_ns};
 use crate::cgroup::cpu::{shares as shares_of, weight};
-use crate::cgroup::{Controller, Group, Hierarchy, Limits};
-use crate::experiment::{ExperimentError, Observations, Stop};
-use crate::runtime::Runtime;
-use crate::workload::burn::{Burn, Phase, PhaseTrace, Spin};
+use crate::cgroup::{Group, Hierarchy};
+use crate::experiment::{ExperimentError, Observations};
+use crate::workload::burn::{Phase, PhaseTrace};
 use crate::workload::result::{Line, Window};
 
 /// A part of the CPU below which turns are so rare that the tolerance has to say so.
@@ -107,23 +104,9 @@ fn tolerance_pct(part: f64, duration_ns: u64, tick_ns: u64) -> f64 {
     (100.0 * tick_ns as f64 / (duration_ns as f64 * part)).max(TOLERANCE_PCT)
 }
 
-/// The length of a timer tick: the coarse clock advances by one.
-fn tick_ns() -> u64 {
-    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(10_000_000, |tick| ns(tick.into()))
-}
-
 impl Shares<'_> {
-    pub(super) fn prepare() -> Result<Stage, ExperimentError> {
-        Stage::new(&[Controller::Cpu, Controller::Cpuacct], 1)
-    }
-
-    pub(super) fn measure(
-        &self,
-        stage: &Stage,
-        runtime: &dyn Runtime,
-        into: &mut Observations,
-        stop: Stop<'_>,
-    ) -> Result<(), ExperimentError> {
+    pub(super) fn measure(&self, scene: Scene<'_>, into: &mut Observations) -> Result<(), ExperimentError> {
+        let stage = scene.stage;
         let contenders = contenders(self.shares, self.nested, stage.hierarchy);
         let outers: Vec<Arc<Group>> = if self.nested {
             self.shares.iter().map(|shares| stage.outer(*shares)).collect::<Result<_, _>>()?
@@ -137,25 +120,19 @@ impl Shares<'_> {
                     window: *window,
                     burn: spins(at, index, contenders.len()),
                 };
-                let phases = windows.iter().enumerate().map(phase).collect();
-                let burn = Burn { threads: 1, cpus: vec![cpu], spin: Spin::Free, phases };
+                let workload = burner(cpu, windows.iter().enumerate().map(phase).collect());
                 let outer = contender.outer.and_then(|outer| outers.get(outer));
-                Member {
-                    workload: burn.to_words(),
-                    limits: Limits { cpu_shares: Some(contender.shares), ..Limits::default() },
-                    parent: Arc::clone(outer.unwrap_or(&stage.stand)),
-                }
+                Member::with_shares(workload, contender.shares, outer.unwrap_or(&stage.stand))
             };
             contenders.iter().enumerate().map(member).collect()
         };
         let programme = Programme {
-            duration_ns: self.duration_ns,
             windows: if self.conservation { 3 } else { 1 },
-            percent: 100,
             birthplace: Some(cpu),
             idleness: self.conservation,
+            ..Programme::of(self.duration_ns)
         };
-        let seen = perform(runtime, programme, contenders.len(), &compose, stop)?;
+        let seen = perform(scene, programme, contenders.len(), &compose)?;
         seen.push_harness(into);
         let traces = traces(&seen)?;
         for (at, (window, (opened, closed))) in seen.windows.iter().zip(&seen.readings).enumerate() {
@@ -334,10 +311,5 @@ mod tests {
         assert!((tolerance_pct(1.0 / 513.0, two_s, tick) - 102.6).abs() < 1e-9);
         assert!((tolerance_pct(1.0 / 513.0, 5 * two_s, tick) - 20.52).abs() < 1e-9);
         assert_eq!(tolerance_pct(0.04, 100 * two_s, tick), 2.0);
-    }
-
-    #[test]
-    fn the_tick_is_what_the_kernel_was_built_with() {
-        assert!([1_000_000, 3_333_333, 4_000_000, 10_000_000].iter().any(|known| tick_ns().abs_diff(*known) < 10_000));
     }
 }
