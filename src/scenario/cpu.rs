@@ -126,7 +126,7 @@ impl Lists {
                 })
                 .collect(),
             CpuControl::Quota => product([self.percents.len(), self.periods.len(), self.spins.len()])
-                .map(|[p, w, s]| {
+                .filter_map(|[p, w, s]| {
                     let (percent, period, spin) = (*self.percents.at(p), *self.periods.at(w), *self.spins.at(s));
                     if percent == Limit::Max {
                         // Without a quota neither of the others means anything: one case, whatever they list.
@@ -138,7 +138,6 @@ impl Lists {
                     let name = format!("{percent}/{}{free}", plain(period));
                     Some((name, CpuSetting::Quota { percent, period, spin }))
                 })
-                .flatten()
                 .collect(),
             CpuControl::Cpuset => product([self.cpus.len(), self.threads.len()])
                 .map(|[c, t]| {

@@ -328,9 +328,27 @@ impl Reading {
     }
 
     /// What was charged to a member from `self` to `later`, in ns.
-    pub(super) fn charged_until(&self, later: &Self, member: usize) -> Option<f64> {
+    fn charged_until(&self, later: &Self, member: usize) -> Option<f64> {
         let of = |reading: &Self| reading.usage_ns.get(member).copied().flatten();
         Some(of(later)?.saturating_sub(of(self)?) as f64)
+    }
+
+    /// What `achieved` would be by the controller's account: times what was charged to a member between the two
+    /// readings over what its threads used meanwhile (`used`, from and to an instant). So it differs from `achieved` by
+    /// what the accounting gets wrong, and not by another window. Absent where the later reading came too late: it also
+    /// holds what was used after the window, of which no trace tells.
+    pub(super) fn accounted(
+        &self,
+        later: &Self,
+        window: Window,
+        member: usize,
+        achieved: f64,
+        used: impl Fn(u64, u64) -> f64,
+    ) -> Option<f64> {
+        let in_time = later.at_ns.saturating_sub(window.end_ns) <= window.elapsed_ns() / 200;
+        let used = used(self.at_ns.max(window.start_ns), later.at_ns.min(window.end_ns));
+        let charged = self.charged_until(later, member).filter(|_| in_time && used > 0.0)?;
+        Some(achieved * charged / used)
     }
 
     /// How long a CPU was idle from `self` to `later`, in ns; the kernel tells it to 10 ms.

@@ -2,9 +2,8 @@
 //!
 //! `achieved` is the threads' CPU time over the wall time from the first refill of the quota that shows in the window
 //! to the last, so that whole periods are compared; see [`super::trace`] for why. Where nobody was ever held back,
-//! as with a runtime that forgets the limit, it is over the whole window. `accounted` is `achieved` times what was
-//! charged to the group over what the threads used, both between the harness's two readings: so it differs from
-//! `achieved` by what the accounting gets wrong, and not by another window.
+//! as with a runtime that forgets the limit, it is over the whole window. `accounted` is over the same periods
+//! ([`Reading::accounted`]).
 //!
 //! # What the kernel's granularity allows
 //!
@@ -127,11 +126,6 @@ impl Quota {
             let whole = whole_periods(&courses, ns(self.period), *window);
             used(whole.start_ns, whole.end_ns) / whole.elapsed_ns() as f64
         };
-        let (from, to) = (opened.at_ns.max(window.start_ns), closed.at_ns.min(window.end_ns));
-        let between_readings = used(from, to);
-        // A closing reading that comes late also holds what was used after the window, of which no trace tells.
-        let in_time = closed.at_ns.saturating_sub(window.end_ns) <= window.elapsed_ns() / 200;
-        let charged = opened.charged_until(closed, 0).filter(|_| in_time && between_readings > 0.0);
         into.enforcement.push(EnforcementObservation {
             controller: "cpu",
             setting: "quota".to_owned(),
@@ -139,7 +133,7 @@ impl Quota {
             iteration: 0,
             requested: if unlimited { f64::from(threads) } else { f64::from(self.percent()) / 100.0 },
             achieved,
-            accounted: charged.map(|charged| achieved * charged / between_readings),
+            accounted: opened.accounted(closed, *window, 0, achieved, used),
             tolerance_pct: self.tolerance_pct(tick_ns()),
             start_ns: window.start_ns,
         });

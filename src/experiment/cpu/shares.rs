@@ -202,16 +202,15 @@ impl Round<'_> {
         let used_ns: f64 =
             (courses.iter()).map(|course| course.between(self.window.start_ns, self.window.end_ns).cpu_ns).sum();
         let kept = used_ns / (used_ns + unused_ns);
-        let charged: Vec<Option<f64>> =
-            active.iter().map(|member| self.opened.charged_until(self.closed, *member)).collect();
-        let all_charged: Option<f64> = charged.iter().copied().sum();
         let asked: f64 = active.iter().map(|member| contenders[*member].part).sum();
         for (index, member) in active.iter().enumerate() {
             let contender = &contenders[*member];
             let requested = contender.part / asked;
-            let accounted = charged[index].zip(all_charged).map(|(own, all)| own / (all + unused_ns));
+            let achieved = kept * parts[index].cpu_ns;
+            let used = |from, to| courses[index].between(from, to).cpu_ns;
+            let accounted = self.opened.accounted(self.closed, self.window, *member, achieved, used);
             let label = self.label(contender);
-            self.push(into, format!("{}/{label}", self.name()), requested, kept * parts[index].cpu_ns, accounted);
+            self.push(into, format!("{}/{label}", self.name()), requested, achieved, accounted);
             if self.at == 0 {
                 self.push(into, format!("work/{label}"), requested, parts[index].work, None);
             }
