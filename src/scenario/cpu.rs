@@ -281,7 +281,8 @@ pub(super) fn estimate(case: &CpuCase) -> Duration {
 /// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz); the line through their beginnings needs a dozen.
 /// Where the lightest is so light that it has few turns in any window that one would wait for, the stated tolerance is
 /// wider, and the window holds one turn of 1024 : 2. A quota is measured from refill to refill, and needs a few periods;
-/// threads that spin freely skip several when they pay for a tick, and need many.
+/// threads that spin freely skip several when they pay for a tick, and need many. Several threads may each carry a slice
+/// of 5 ms from one refill to another, which is 1 % of what the window holds at most.
 pub(super) fn shortest(case: &CpuCase) -> Duration {
     let least = match &case.setting {
         CpuSetting::Shares { shares, .. } => {
@@ -291,6 +292,10 @@ pub(super) fn shortest(case: &CpuCase) -> Duration {
             if lightest * 20 >= sum { turns } else { Duration::from_millis(2200) }
         }
         CpuSetting::Quota { period, spin: CpuSpin::Free, .. } => (*period * 20).max(Duration::from_millis(300)),
+        CpuSetting::Quota { percent: Limit::Value(percent), period, .. } if *percent >= 100 => {
+            let threads = *percent as u32 / 100 + 1;
+            (*period * 5).max(Duration::from_millis(5) * threads * 100 * 100 / *percent as u32)
+        }
         CpuSetting::Quota { period, .. } => (*period * 5).max(Duration::from_millis(300)),
         CpuSetting::Cpuset { .. } | CpuSetting::Wakeup { .. } => Duration::from_millis(300),
     };
@@ -432,6 +437,14 @@ mod tests {
             })
             .collect();
         assert_eq!(durations, [500, 750, 2200].map(Duration::from_millis));
+        let body = "setting = \"quota\"\npercent = [100, 190]\nduration = \"10s\"\n";
+        let durations: Vec<u128> = (parse(body, true).cases.iter())
+            .map(|case| match &case.kind {
+                CaseKind::Cpu(case) => case.duration.as_millis(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(durations, [1000, 526]);
         let body = "setting = \"quota\"\npercent = 1\nspin = [\"checked\", \"free\"]\nduration = \"10s\"\n";
         let durations: Vec<Duration> = (parse(body, true).cases.iter())
             .map(|case| match &case.kind {

@@ -246,7 +246,7 @@ impl Round<'_> {
         if self.at == 0 {
             return 0.0;
         }
-        let idle_ns = self.opened.idle_until(self.closed, self.cpu);
+        let idle_ns = self.opened.idle_until(self.closed, self.window, self.cpu);
         idle_ns.unwrap_or_else(|| self.window.elapsed_ns()) as f64
     }
 
