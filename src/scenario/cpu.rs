@@ -278,17 +278,19 @@ pub(super) fn estimate(case: &CpuCase) -> Duration {
 
 /// The shortest window of a quick run that still keeps the tolerance.
 ///
-/// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz); the line through their beginnings needs a dozen.
-/// Where the lightest is so light that it has few turns in any window that one would wait for, the stated tolerance is
+/// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz); the line through their beginnings needs a dozen,
+/// and the work that the lightest does in a quarter of a second of its own is even enough: in half of that, what a
+/// hypervisor takes from a few of its turns is 2 %. Where the lightest is so light that it has few turns in any window that one would wait for, the stated tolerance is
 /// wider, and the window holds one turn of 1024 : 2. A quota is measured from refill to refill, and needs a few periods;
 /// threads that spin freely skip several when they pay for a tick, and need many. Several threads may each carry a slice
 /// of 5 ms from one refill to another, which is 1 % of what the window holds at most.
 pub(super) fn shortest(case: &CpuCase) -> Duration {
     let least = match &case.setting {
-        CpuSetting::Shares { shares, .. } => {
+        CpuSetting::Shares { shares, nested, .. } => {
             let sum: u64 = shares.iter().sum();
-            let lightest = shares.iter().min().copied().unwrap_or_default();
-            let turns = Duration::from_millis(250) * shares.len() as u32;
+            let lightest = shares.iter().min().copied().unwrap_or_default().max(1);
+            let outer = if *nested { shares.first().copied().unwrap_or_default() as f64 / sum as f64 } else { 1.0 };
+            let turns = Duration::from_millis(250).mul_f64(sum as f64 / lightest as f64 / outer);
             if lightest * 20 >= sum { turns } else { Duration::from_millis(2200) }
         }
         CpuSetting::Quota { period, spin: CpuSpin::Free, .. } => (*period * 20).max(Duration::from_millis(300)),
@@ -436,7 +438,7 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(durations, [500, 750, 2200].map(Duration::from_millis));
+        assert_eq!(durations, [750, 750, 2200].map(Duration::from_millis));
         let body = "setting = \"quota\"\npercent = [100, 190]\nduration = \"10s\"\n";
         let durations: Vec<u128> = (parse(body, true).cases.iter())
             .map(|case| match &case.kind {
