@@ -430,31 +430,29 @@ mod tests {
 
     #[test]
     fn a_quick_run_keeps_what_the_tolerance_needs() {
-        let body =
-            "setting = \"shares\"\nshares = [\"1024:512\", \"1024:1024:1024\", \"1024:2\"]\nduration = \"10s\"\n";
-        let durations: Vec<Duration> = (parse(body, true).cases.iter())
-            .map(|case| match &case.kind {
-                CaseKind::Cpu(case) => case.duration,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(durations, [750, 750, 2200].map(Duration::from_millis));
-        let body = "setting = \"quota\"\npercent = [100, 190]\nduration = \"10s\"\n";
-        let durations: Vec<u128> = (parse(body, true).cases.iter())
-            .map(|case| match &case.kind {
-                CaseKind::Cpu(case) => case.duration.as_millis(),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(durations, [1000, 526]);
-        let body = "setting = \"quota\"\npercent = 1\nspin = [\"checked\", \"free\"]\nduration = \"10s\"\n";
-        let durations: Vec<Duration> = (parse(body, true).cases.iter())
-            .map(|case| match &case.kind {
-                CaseKind::Cpu(case) => case.duration,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(durations, [500, 2000].map(Duration::from_millis));
+        let least = |body: &str| -> Vec<u128> {
+            (parse(body, false).cases.iter())
+                .map(|case| match &case.kind {
+                    CaseKind::Cpu(case) => shortest(case).as_millis(),
+                    other => panic!("{other:?}"),
+                })
+                .collect()
+        };
+        let shares = "setting = \"shares\"\nshares = [\"1024:512\", \"1024:256\", \"1024:1024:1024\", \"1024:2\"]\n";
+        assert_eq!(least(&format!("{shares}duration = \"10s\"\n")), [750, 1250, 750, 2200]);
+        let nested = "setting = \"shares\"\nnested = true\nduration = \"10s\"\n";
+        assert_eq!(least(nested), [1125]);
+        let quota = |rest: &str| least(&format!("setting = \"quota\"\nduration = \"10s\"\n{rest}"));
+        assert_eq!(quota("percent = [50, 100, 190]\n"), [500, 1000, 526]);
+        assert_eq!(quota("percent = 1\nspin = [\"checked\", \"free\"]\n"), [500, 2000]);
+        assert_eq!(quota("percent = 50\nperiod = \"10ms\"\n"), [300]);
+        // Never longer than the file says.
+        assert_eq!(least("setting = \"shares\"\nduration = \"100ms\"\n"), [100]);
+        // A quick run has at least that.
+        let quick = parse(&format!("{shares}duration = \"10s\"\n"), true);
+        let kept = (quick.cases.iter())
+            .all(|case| matches!(&case.kind, CaseKind::Cpu(case) if case.duration >= shortest(case)));
+        assert!(kept, "{:?}", quick.cases);
     }
 
     #[test]
