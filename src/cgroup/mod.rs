@@ -18,12 +18,14 @@ pub mod cpuset;
 pub mod delegate;
 pub mod detect;
 pub mod devices;
+mod directory;
 pub mod favour;
 pub mod freezer;
 pub mod group;
 pub mod limits;
 pub mod memory;
 pub mod oom;
+mod orphans;
 pub mod owner;
 pub mod pids;
 pub mod pressure;
@@ -171,6 +173,17 @@ pub enum CgroupError {
     DeviceRule {
         /// The rule.
         rule: devices::Rule,
+    },
+    /// A device rule of a v1 group that goes beyond what the group above permits.
+    #[error("cgroup v1 cannot permit `{rule}` in {}: the group above does not, and a group cannot have more than that; a container that is to get more while it runs has to be started with a device rule of its own", path.display())]
+    DeviceWidening {
+        /// The rule.
+        rule: devices::Rule,
+        /// The group.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
     },
     /// The program that stands for the device rules on v2 could not be loaded or attached.
     #[error("cannot {act} the device program of {}{}{log}", path.display(), if log.is_empty() { "" } else { "; the verifier says: " })]

@@ -8,9 +8,11 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::plan::{self, STAGING, SpecError, Wiring};
 use super::spec::{ContainerSpec, Network, UserMapping};
+use crate::cgroup::devices::Rule;
 use crate::cgroup::limits::Usage;
 use crate::cgroup::{Applied, CgroupError, Group, Layout, Limits};
 use crate::fs::FileError;
@@ -197,8 +199,13 @@ impl Container {
             let begin = clock::now_ns();
             self.applied = make_group(&mut self.group, layout, spec, limits)?;
             self.group.iter().try_for_each(|group| group.attach(self.child.pid()))?;
-            self.child.open(Gate::Cgroup);
             self.beside.push(("cgroup", begin, clock::now_ns()));
+        }
+        if let Some(limits) = &spec.limits {
+            if !limits.devices.is_empty() {
+                self.confine_devices(&limits.devices)?;
+            }
+            self.child.open(Gate::Cgroup);
         }
         if let Network::Bridge { network, ports } = network {
             let begin = clock::now_ns();
@@ -206,6 +213,23 @@ impl Container {
             self.connection = Some((network.clone(), endpoint));
             self.child.open(Gate::Network);
             self.beside.push(("network", begin, clock::now_ns()));
+        }
+        Ok(())
+    }
+
+    /// Puts device rules of its own in force, once the child has made its nodes: rules need not permit what only the
+    /// making of the container needs. Until then it can do no harm, for it runs nothing but its plan.
+    fn confine_devices(&self, rules: &[Rule]) -> Result<(), ContainerError> {
+        const LOOK_AGAIN: Duration = Duration::from_micros(50);
+        let nodes = self.child.plan().steps.iter().rposition(|step| matches!(step.op, Op::Node { .. }));
+        let needed = nodes.map_or(0, |last| last + 1);
+        let ended = || self.child.has_ended().map_err(|source| ContainerError::Process { act: "look at", source });
+        while self.child.steps_done() < needed && self.child.failure().is_none() && !ended()? {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        if let Some(group) = &self.group {
+            group.confine_devices()?;
+            group.apply(&Limits { devices: rules.to_vec(), ..Limits::default() })?;
         }
         Ok(())
     }
@@ -360,7 +384,8 @@ fn memory_until_exec(spec: &ContainerSpec) -> Memory {
     if limited || changed { Memory::Copied } else { Memory::Shared }
 }
 
-/// Makes a group with limits. It is in `group` as soon as it exists, so that it is owned whatever fails afterwards.
+/// Makes a group with limits, but for device rules of its own. It is in `group` as soon as it exists, so that it is
+/// owned whatever fails afterwards.
 fn make_group(
     group: &mut Option<Group>,
     layout: &Layout,
@@ -368,15 +393,12 @@ fn make_group(
     limits: &Limits,
 ) -> Result<Vec<Applied>, CgroupError> {
     // What a v1 group inherits it cannot widen, so a container with rules of its own gets the default ones itself.
-    let widened = !limits.devices.is_empty();
+    let own_rules = !limits.devices.is_empty();
     let group = group.insert(match &spec.group_parent {
         Some(parent) => parent.create_child()?,
-        None => Group::create(layout, !widened)?,
+        None => Group::create(layout, !own_rules)?,
     });
-    if widened {
-        group.confine_devices()?;
-    }
-    group.apply(limits)
+    if own_rules { group.apply(&Limits { devices: Vec::new(), ..limits.clone() }) } else { group.apply(limits) }
 }
 
 /// The maps of a new user namespace. Root on the host may map groups without denying setgroups.

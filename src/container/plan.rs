@@ -341,10 +341,12 @@ fn identity(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<()
 
 /// What the parent makes meanwhile.
 fn outside(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
+    // Device rules of its own take effect once its nodes are made, on v2 too: see `Container::confine_devices`.
+    let confined_later = spec.limits.as_ref().is_some_and(|limits| !limits.devices.is_empty());
+    if spec.limits.is_some() && (confined_later || !wiring.born_in_group) {
+        plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
+    }
     if !wiring.born_in_group {
-        if spec.limits.is_some() {
-            plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
-        }
         plan.push("identity", Op::Unshare(libc::CLONE_NEWCGROUP));
     }
     if wiring.await_network {

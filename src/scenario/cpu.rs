@@ -3,7 +3,7 @@
 //! | `setting` | a case is called | its keys |
 //! |---|---|---|
 //! | `shares` | `cpu/<runtime>/shares/<a:b:...>`, then `/nested` and `/conservation` | `shares`, `nested`, `conservation` |
-//! | `quota` | `cpu/<runtime>/quota/<percent>/<period>`, then `/free` | `percent`, `period`, `spin` |
+//! | `quota` | `cpu/<runtime>/quota/<percent>/<period>`, then `/free`; `cpu/<runtime>/quota/max` | `percent`, `period`, `spin` |
 //! | `cpuset` | `cpu/<runtime>/cpuset/<cpus>`, and `/t<threads>` where several are listed | `cpus`, `threads` |
 //! | `wakeup` | `cpu/<runtime>/wakeup/<a:b:...>` | `shares` |
 //!
@@ -16,6 +16,7 @@ use super::matrix::{Dimension, product};
 use super::raw::{Node, Value};
 use super::read::{self, Table, Wrong};
 use super::{Case, CaseKind, CpuCase, CpuControl, CpuSetting, CpuSpin, RuntimeKind};
+use crate::units::Limit;
 
 /// The keys that span the matrix and the rest, for `isobench list`: name, values or range, default.
 pub(super) const KEYS: &[super::Key] = &[
@@ -29,7 +30,12 @@ pub(super) const KEYS: &[super::Key] = &[
     ),
     ("nested", "true, false", "false", "shares: the first group holds a group of these shares itself"),
     ("conservation", "true, false", "false", "shares: the last container rests, then runs alone"),
-    ("percent", "1 to 25600", "50", "quota: CPU time in percent of one CPU"),
+    (
+        "percent",
+        "1 to 25600, or \"max\"",
+        "50",
+        "quota: CPU time in percent of one CPU; \"max\": a quota is taken back",
+    ),
     ("period", "\"1ms\" to \"1s\"", "\"100ms\"", "quota: what the quota counts for"),
     ("spin", "checked, free", "\"checked\"", "quota: whether the threads make the kernel look at the clock"),
     ("cpus", "\"0\" or \"0-2,5\"", "\"0\"", "cpuset: the CPUs that may be used"),
@@ -39,6 +45,8 @@ pub(super) const KEYS: &[super::Key] = &[
 
 /// The smallest quota that the kernel takes.
 const LEAST_QUOTA: Duration = Duration::from_millis(1);
+/// What a quota counts for unless the file says otherwise.
+const DEFAULT_PERIOD: Duration = Duration::from_millis(100);
 /// What one container takes to be started, at most; for estimates.
 const START: Duration = Duration::from_millis(30);
 /// Around each window: settling, a tail, the time that starts are given, the end.
@@ -68,8 +76,8 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
         shares: table.list("shares", &[vec![1024, 512]], read_shares),
         nested: table.list("nested", &[false], read::boolean),
         conservation: table.list("conservation", &[false], read::boolean),
-        percents: table.list("percent", &[50], read::whole(1, 25_600)),
-        periods: table.list("period", &[second / 10], read::duration(LEAST_QUOTA, second)),
+        percents: table.list("percent", &[Limit::Value(50)], read_percent),
+        periods: table.list("period", &[DEFAULT_PERIOD], read::duration(LEAST_QUOTA, second)),
         spins: table.list("spin", &[CpuSpin::Checked], read::name("way to spin", CpuSpin::ALL)),
         cpus: table.list("cpus", &["0".to_owned()], read_cpus),
         threads: table.list("threads", &[4], read::whole(1, 64)),
@@ -97,7 +105,7 @@ struct Lists {
     shares: Dimension<Vec<u64>>,
     nested: Dimension<bool>,
     conservation: Dimension<bool>,
-    percents: Dimension<u32>,
+    percents: Dimension<Limit>,
     periods: Dimension<Duration>,
     spins: Dimension<CpuSpin>,
     cpus: Dimension<String>,
@@ -118,11 +126,17 @@ impl Lists {
                 })
                 .collect(),
             CpuControl::Quota => product([self.percents.len(), self.periods.len(), self.spins.len()])
-                .map(|[p, w, s]| {
+                .filter_map(|[p, w, s]| {
                     let (percent, period, spin) = (*self.percents.at(p), *self.periods.at(w), *self.spins.at(s));
+                    if percent == Limit::Max {
+                        // Without a quota neither of the others means anything: one case, whatever they list.
+                        let (period, spin) = (DEFAULT_PERIOD, CpuSpin::Checked);
+                        return ((w, s) == (0, 0))
+                            .then(|| (percent.to_string(), CpuSetting::Quota { percent, period, spin }));
+                    }
                     let free = if spin == CpuSpin::Free { "/free" } else { "" };
                     let name = format!("{percent}/{}{free}", plain(period));
-                    (name, CpuSetting::Quota { percent, period, spin })
+                    Some((name, CpuSetting::Quota { percent, period, spin }))
                 })
                 .collect(),
             CpuControl::Cpuset => product([self.cpus.len(), self.threads.len()])
@@ -143,7 +157,7 @@ impl Lists {
     fn reject(&self, table: &mut Table<'_, '_>, settings: &Dimension<CpuControl>) {
         if settings.contains(&CpuControl::Quota) {
             let small = product([self.percents.len(), self.periods.len()])
-                .find(|&[p, w]| *self.periods.at(w) * *self.percents.at(p) / 100 < LEAST_QUOTA);
+                .find(|&[p, w]| quota(*self.percents.at(p), *self.periods.at(w)) < LEAST_QUOTA);
             if let Some([p, w]) = small {
                 let (percent, period) = (*self.percents.at(p), *self.periods.at(w));
                 let message = format!("{percent} % of {period:?} is less than 1ms, the smallest quota there is");
@@ -163,6 +177,14 @@ impl Lists {
                 table.problem(span.clone(), "`nested` and `conservation` cannot be measured together", help);
             }
         }
+    }
+}
+
+/// The CPU time of a period; without a limit, all of it.
+fn quota(percent: Limit, period: Duration) -> Duration {
+    match percent {
+        Limit::Value(percent) => period * percent as u32 / 100,
+        Limit::Max => period,
     }
 }
 
@@ -246,7 +268,9 @@ pub(super) fn estimate(case: &CpuCase) -> Duration {
     };
     let start = match &case.setting {
         // The quota holds the start back too.
-        CpuSetting::Quota { percent, .. } => START + Duration::from_millis(500) / (*percent).min(100),
+        CpuSetting::Quota { percent: Limit::Value(percent), .. } => {
+            START + Duration::from_millis(500) / (*percent).min(100) as u32
+        }
         _ => START,
     };
     (case.duration + AROUND) * windows + start * containers as u32
@@ -254,16 +278,25 @@ pub(super) fn estimate(case: &CpuCase) -> Duration {
 
 /// The shortest window of a quick run that still keeps the tolerance.
 ///
-/// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz); the line through their beginnings needs a dozen.
-/// Where the lightest is so light that it has few turns in any window that one would wait for, the stated tolerance is
-/// wider, and the window holds one turn of 1024 : 2. A quota is measured from refill to refill, and needs a few periods.
+/// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz); the line through their beginnings needs a dozen,
+/// and the work that the lightest does in a quarter of a second of its own is even enough: in half of that, what a
+/// hypervisor takes from a few of its turns is 2 %. Where the lightest is so light that it has few turns in any window that one would wait for, the stated tolerance is
+/// wider, and the window holds one turn of 1024 : 2. A quota is measured from refill to refill, and needs a few periods;
+/// threads that spin freely skip several when they pay for a tick, and need many. Several threads may each carry a slice
+/// of 5 ms from one refill to another, which is 1 % of what the window holds at most.
 pub(super) fn shortest(case: &CpuCase) -> Duration {
     let least = match &case.setting {
-        CpuSetting::Shares { shares, .. } => {
+        CpuSetting::Shares { shares, nested, .. } => {
             let sum: u64 = shares.iter().sum();
-            let lightest = shares.iter().min().copied().unwrap_or_default();
-            let turns = Duration::from_millis(250) * shares.len() as u32;
+            let lightest = shares.iter().min().copied().unwrap_or_default().max(1);
+            let outer = if *nested { shares.first().copied().unwrap_or_default() as f64 / sum as f64 } else { 1.0 };
+            let turns = Duration::from_millis(250).mul_f64(sum as f64 / lightest as f64 / outer);
             if lightest * 20 >= sum { turns } else { Duration::from_millis(2200) }
+        }
+        CpuSetting::Quota { period, spin: CpuSpin::Free, .. } => (*period * 20).max(Duration::from_millis(300)),
+        CpuSetting::Quota { percent: Limit::Value(percent), period, .. } if *percent >= 100 => {
+            let threads = *percent as u32 / 100 + 1;
+            (*period * 5).max(Duration::from_millis(5) * threads * 100 * 100 / *percent as u32)
         }
         CpuSetting::Quota { period, .. } => (*period * 5).max(Duration::from_millis(300)),
         CpuSetting::Cpuset { .. } | CpuSetting::Wakeup { .. } => Duration::from_millis(300),
@@ -282,6 +315,15 @@ fn read_shares(node: &Node) -> Result<Vec<u64>, Wrong> {
     shares
         .filter(|shares| shares.len() <= 8 && shares.iter().all(|each| (2..=262_144).contains(each)))
         .ok_or_else(|| Wrong::new(format!("`{text}` are no shares"), help))
+}
+
+/// Reads `50` or `"max"`.
+fn read_percent(node: &Node) -> Result<Limit, Wrong> {
+    match &node.value {
+        Value::Integer(_) => read::whole(1, 25_600)(node).map(|percent| Limit::Value(percent.into())),
+        Value::String(text) if text == "max" => Ok(Limit::Max),
+        _ => Err(Wrong::type_of(node, "a percentage or \"max\"", "50")),
+    }
 }
 
 /// Reads `"0-2,5"`: a list as the kernel writes it.
@@ -372,7 +414,7 @@ mod tests {
             settings,
             [
                 CpuSetting::Shares { shares: shares.clone(), nested: false, conservation: false },
-                CpuSetting::Quota { percent: 50, period, spin: CpuSpin::Checked },
+                CpuSetting::Quota { percent: Limit::Value(50), period, spin: CpuSpin::Checked },
                 CpuSetting::Cpuset { cpus: "0".to_owned(), threads: 4 },
                 CpuSetting::Wakeup { shares },
             ]
@@ -388,15 +430,36 @@ mod tests {
 
     #[test]
     fn a_quick_run_keeps_what_the_tolerance_needs() {
-        let body =
-            "setting = \"shares\"\nshares = [\"1024:512\", \"1024:1024:1024\", \"1024:2\"]\nduration = \"10s\"\n";
-        let durations: Vec<Duration> = (parse(body, true).cases.iter())
-            .map(|case| match &case.kind {
-                CaseKind::Cpu(case) => case.duration,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(durations, [500, 750, 2200].map(Duration::from_millis));
+        let least = |body: &str| -> Vec<u128> {
+            (parse(body, false).cases.iter())
+                .map(|case| match &case.kind {
+                    CaseKind::Cpu(case) => shortest(case).as_millis(),
+                    other => panic!("{other:?}"),
+                })
+                .collect()
+        };
+        let shares = "setting = \"shares\"\nshares = [\"1024:512\", \"1024:256\", \"1024:1024:1024\", \"1024:2\"]\n";
+        assert_eq!(least(&format!("{shares}duration = \"10s\"\n")), [750, 1250, 750, 2200]);
+        let nested = "setting = \"shares\"\nnested = true\nduration = \"10s\"\n";
+        assert_eq!(least(nested), [1125]);
+        let quota = |rest: &str| least(&format!("setting = \"quota\"\nduration = \"10s\"\n{rest}"));
+        assert_eq!(quota("percent = [50, 100, 190]\n"), [500, 1000, 526]);
+        assert_eq!(quota("percent = 1\nspin = [\"checked\", \"free\"]\n"), [500, 2000]);
+        assert_eq!(quota("percent = 50\nperiod = \"10ms\"\n"), [300]);
+        // Never longer than the file says.
+        assert_eq!(least("setting = \"shares\"\nduration = \"100ms\"\n"), [100]);
+        // A quick run has at least that.
+        let quick = parse(&format!("{shares}duration = \"10s\"\n"), true);
+        let kept = (quick.cases.iter())
+            .all(|case| matches!(&case.kind, CaseKind::Cpu(case) if case.duration >= shortest(case)));
+        assert!(kept, "{:?}", quick.cases);
+    }
+
+    #[test]
+    fn no_quota_is_one_case_whatever_is_listed_beside_it() {
+        let body = "setting = \"quota\"\npercent = [50, \"max\"]\nperiod = [\"10ms\", \"50ms\"]\n";
+        let expected = ["cpu/builtin/quota/50/10ms", "cpu/builtin/quota/50/50ms", "cpu/builtin/quota/max"];
+        assert_eq!(ids(body), expected);
     }
 
     #[test]

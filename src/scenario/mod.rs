@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::record::CaseRecord;
+use crate::units::Limit;
 
 pub use check::matches;
 pub use combined::{Arrangement, CombinedCase};
@@ -380,8 +381,8 @@ pub enum CpuSetting {
     },
     /// CPU time a period.
     Quota {
-        /// In percent of one CPU.
-        percent: u32,
+        /// In percent of one CPU. [`Limit::Max`]: a quota that is taken back while the container runs.
+        percent: Limit,
         /// The period; the quota is at least 1 ms.
         period: Duration,
         /// How the threads spin.

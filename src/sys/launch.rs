@@ -174,6 +174,12 @@ impl Child {
         spans
     }
 
+    /// How many steps of its plan it has done.
+    #[must_use]
+    pub fn steps_done(&self) -> usize {
+        self.errand.page.stamps().count()
+    }
+
     /// The step that failed, if one did.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
