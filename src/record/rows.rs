@@ -153,6 +153,7 @@ impl Row for EnforcementRow {
         "accounting_error_pct",
         "tolerance_pct",
         "verdict",
+        "flags",
     ];
 
     fn fields(&self) -> Result<Vec<String>, RecordError> {
@@ -170,6 +171,7 @@ impl Row for EnforcementRow {
             or_empty(self.accounting_error_pct),
             self.tolerance_pct.to_string(),
             self.verdict.to_string(),
+            self.flags.to_string(),
         ])
     }
 }

@@ -74,7 +74,7 @@ impl Ledger {
     }
 
     /// Keeps what a case yielded in the open block.
-    pub(super) fn keep(&mut self, case: &str, block: u32, seen: Observations, disturbance: Disturbance) {
+    pub(super) fn keep(&mut self, case: &str, block: u32, mut seen: Observations, disturbance: Disturbance) {
         if let Some(open) = self.blocks.last_mut() {
             open.order.push(case.to_owned());
         }
@@ -86,6 +86,7 @@ impl Ledger {
         };
         self.preemptions.entry(case.to_owned()).or_default().insert(block, disturbance.involuntary);
         let start_ns = self.start_ns;
+        self.enforcement.extend(seen.take_enforcement(case, block, flags, start_ns));
         self.samples.extend(seen.values.into_iter().map(|value| Sample {
             case: case.to_owned(),
             metric: value.metric.name.to_owned(),
@@ -103,20 +104,6 @@ impl Ledger {
             phase: phase.phase.to_owned(),
             start_ns: phase.start_ns.saturating_sub(start_ns),
             duration_ns: phase.duration_ns,
-        }));
-        self.enforcement.extend(seen.enforcement.into_iter().map(|row| EnforcementSample {
-            case: case.to_owned(),
-            controller: row.controller.to_owned(),
-            setting: row.setting,
-            unit: row.unit.to_owned(),
-            block,
-            iteration: row.iteration,
-            requested: row.requested,
-            achieved: row.achieved,
-            accounted: row.accounted,
-            tolerance_pct: row.tolerance_pct,
-            start_ns: row.start_ns.saturating_sub(start_ns),
-            flags,
         }));
         self.histograms.extend(seen.histograms.into_iter().map(|row| HistogramRow {
             case: case.to_owned(),
