@@ -44,8 +44,8 @@ use std::time::Duration;
 
 use super::network::end::sleep_until;
 use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
-use crate::cgroup::{Hierarchy, Limits};
 use crate::cgroup::blkio::{Throttle, ThrottleKind};
+use crate::cgroup::{Hierarchy, Limits};
 use crate::lab::disk::Disk;
 use crate::runtime::Runtime;
 use crate::scenario::blkio::{BlkioCase, BlkioLimit, LEAD, SETTLE, SLICE, THROTTLE_TOLERANCE_PCT, WARMUP};
@@ -176,18 +176,12 @@ impl BlkioExperiment {
         times: Times,
         limits: impl Fn(u32) -> Limits,
     ) -> Result<Vec<Contestant>, ExperimentError> {
-        let start =
-            |index| Contestant::start(&*self.runtime, disk, limits(index), self.arguments(disk, index, times));
+        let start = |index| Contestant::start(&*self.runtime, disk, limits(index), self.arguments(disk, index, times));
         (0..self.case.containers).map(start).collect()
     }
 
     /// What all containers do when nothing holds them back.
-    fn run_unlimited(
-        &self,
-        disk: &Disk,
-        times: Times,
-        stop: Stop<'_>,
-    ) -> Result<Vec<Performance>, ExperimentError> {
+    fn run_unlimited(&self, disk: &Disk, times: Times, stop: Stop<'_>) -> Result<Vec<Performance>, ExperimentError> {
         let contestants = self.start(disk, times, |_| Limits::default())?;
         contestants.into_iter().map(|one| one.finish(disk, stop)).collect()
     }
@@ -265,12 +259,7 @@ impl BlkioExperiment {
     }
 
     /// What was charged, against what was counted.
-    fn observe_account(
-        &self,
-        one: &Performance,
-        index: u32,
-        into: &mut Observations,
-    ) -> Result<(), ExperimentError> {
+    fn observe_account(&self, one: &Performance, index: u32, into: &mut Observations) -> Result<(), ExperimentError> {
         if self.case.io == BlockIo::Synced {
             let part = one.charged.bytes as f64 / one.result.bytes.max(1) as f64;
             into.values.push(Observation::first("io_charged", part, one.result.began_ns));
@@ -439,7 +428,8 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_list() {
-        let names = "io_throughput io_operations io_stall io_cpu_wait io_charged settling_time buffered_excess weight_error";
+        let names =
+            "io_throughput io_operations io_stall io_cpu_wait io_charged settling_time buffered_excess weight_error";
         metric::tests::listed("blkio", &names.split(' ').collect::<Vec<_>>());
     }
 }

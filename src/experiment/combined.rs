@@ -26,7 +26,7 @@ const QUOTA_PCT: f64 = 2.0;
 /// of its processes (stacks of the kernel, file tables), which the program cannot count.
 const MEMORY_PCT: f64 = 2.0;
 /// Before the window opens: starting, holding, making tasks.
-const LEAD: Duration = Duration::from_millis(250);
+const LEAD: Duration = Duration::from_millis(150);
 /// How often a round is tried.
 const ROUNDS: u32 = 4;
 /// Periods that may pass without being used up: the first and the last of a round.

@@ -259,7 +259,7 @@ pub(super) fn estimate(case: &BlkioCase) -> Duration {
 }
 
 /// From the request for the containers until their workloads begin.
-pub const LEAD: Duration = Duration::from_millis(60);
+pub const LEAD: Duration = Duration::from_millis(40);
 /// How long the workloads run before the window: the throttle's first budget is spent then.
 pub const WARMUP: Duration = Duration::from_millis(200);
 /// How long a changed throttle is given to hold.

@@ -8,13 +8,13 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::{Test, WorkloadError};
 pub use super::block::BlockResult;
 use super::burn::BurnResult;
 pub use super::consume::{Consumed, Resting};
 use super::doze::DozeResult;
 use super::roam::RoamResult;
 pub use super::window::{CpuTime, Window};
+use super::{Test, WorkloadError};
 
 /// The smallest and the largest latency that a histogram holds, in ns; others count as the nearer one.
 pub const LATENCY_BOUNDS_NS: (u64, u64) = (1, 60_000_000_000);

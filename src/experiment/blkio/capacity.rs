@@ -9,8 +9,8 @@ use super::timeline::Timeline;
 use super::{BlkioExperiment, Times, ns};
 use crate::experiment::{ExperimentError, Stop};
 use crate::lab::disk::Disk;
-use crate::scenario::blkio::{BlkioCase, BlkioLimit, LEAD};
 use crate::scenario::BlkioSetting;
+use crate::scenario::blkio::{BlkioCase, BlkioLimit, LEAD};
 use crate::sys::clock;
 use crate::units::human;
 
