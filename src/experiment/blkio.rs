@@ -55,7 +55,7 @@ use crate::workload::block::{Arguments, Mode, Operation};
 
 pub(super) use contestant::stopped_or_failed;
 use contestant::{Contestant, Performance};
-pub(super) use setup::disk;
+pub(super) use setup::{disk, use_bfq};
 use timeline::Timeline;
 
 /// The tolerance of a share under BFQ, in percent of the share.
@@ -112,7 +112,7 @@ impl BlkioExperiment {
     fn make_disk(&self) -> Result<Disk, ExperimentError> {
         let mut disk = disk(&self.case.device, self.operation() == Operation::Write)?;
         if let BlkioLimit::Weight { bfq, .. } = self.case.limit {
-            setup::use_bfq(&mut disk, bfq)?;
+            use_bfq(&mut disk, bfq)?;
         }
         Ok(disk)
     }

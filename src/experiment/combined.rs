@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::program::{Program, unsupported};
-use super::{EnforcementObservation, Experiment, ExperimentError, Observations, Stop, devices};
+use super::{EnforcementObservation, Experiment, ExperimentError, Observations, Stop, cpus, devices};
 use crate::cgroup::devices::{DEFAULT, Policy, Rule};
 use crate::cgroup::limits::Usage;
 use crate::cgroup::{Group, Layout, Limits, cpu};
@@ -175,7 +175,9 @@ impl Combined {
         applied.map_err(ExperimentError::while_doing("limiting the parent group"))?;
         let parent = Arc::new(parent);
         let start_ns = clock::now_ns() + ns(LEAD);
-        let greedy = self.arguments(start_ns);
+        // On one CPU: the kernel hands a group's quota to CPUs in slices, and what is left of one on another CPU comes on
+        // top of a short window.
+        let greedy = Arguments { cpu: cpus::allowed()?.first().copied(), ..self.arguments(start_ns) };
         let holder = Arguments {
             hold_bytes: asked.memory / 4,
             hold_tasks: self.case.pids / 3,

@@ -7,6 +7,7 @@ pub mod accounting;
 pub mod blkio;
 pub mod combined;
 pub mod cpu;
+mod cpus;
 pub mod devices;
 pub mod freezer;
 pub mod interference;

@@ -61,7 +61,7 @@ pub(super) fn hierarchy() -> Result<Hierarchy, ExperimentError> {
 }
 
 /// Sets BFQ up on a disk of ours.
-pub(super) fn use_bfq(disk: &mut Disk, mode: BfqMode) -> Result<(), ExperimentError> {
+pub(in crate::experiment) fn use_bfq(disk: &mut Disk, mode: BfqMode) -> Result<(), ExperimentError> {
     let settings = match mode {
         BfqMode::Strict => STRICT,
         BfqMode::Default => &[],
