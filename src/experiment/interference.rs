@@ -17,6 +17,7 @@ use super::program::{Program, unsupported};
 use super::{Experiment, ExperimentError, HistogramObservation, Observation, Observations, Stop, blkio, cpus};
 use crate::cgroup::{Limits, cpu};
 use crate::lab::Lab;
+use crate::lab::awake::Awake;
 use crate::lab::disk::Disk;
 use crate::network::bridge::BridgeNetwork;
 use crate::record::metric;
@@ -60,6 +61,8 @@ struct Stage {
     cpus: (u32, u32),
     bridge: Option<Arc<BridgeNetwork>>,
     disk: Option<Disk>,
+    /// For a victim that waits for replies.
+    _awake: Option<Awake>,
     /// Dropped last: the bridge is in it.
     _lab: Option<Lab>,
 }
@@ -204,13 +207,13 @@ impl Interference {
 impl Experiment for Interference {
     fn prepare(&mut self) -> Result<(), ExperimentError> {
         let cpus = two_cpus()?;
-        let (mut lab, mut bridge, mut disk) = (None, None, None);
+        let (mut lab, mut bridge, mut disk, mut awake) = (None, None, None, None);
         match self.case.neighbour {
             Neighbour::Cpu | Neighbour::Memory => {}
             Neighbour::Block => {
                 let made = disk.insert(blkio::disk(&BlockDevice::Loop, true)?);
                 if self.case.limit == NeighbourLimit::Weight {
-                    blkio::use_bfq(made, BfqMode::Strict)?;
+                    blkio::use_bfq(made, BfqMode::Default)?;
                 }
             }
             Neighbour::Network => {
@@ -219,7 +222,10 @@ impl Experiment for Interference {
                 lab = Some(made);
             }
         }
-        self.stage = Some(Stage { cpus, bridge, disk, _lab: lab });
+        if matches!(self.case.neighbour, Neighbour::Block | Neighbour::Network) {
+            awake = Awake::request().map_err(failed("keeping the CPUs awake"))?;
+        }
+        self.stage = Some(Stage { cpus, bridge, disk, _awake: awake, _lab: lab });
         // Whether the limits can be had here at all.
         let limits = self.limits(self.stage()?);
         self.start("the neighbour", vec!["hold".to_owned()], limits).map_err(unsupported)?.finish()

@@ -3,8 +3,8 @@
 //!
 //! One round: memory and tasks to hold; CPU burning from then on; tasks until the kernel refuses one; the window, in
 //! which CPU time and work are counted; the tasks are let go; memory is touched by a child, which the OOM killer may
-//! end; CPU burning stops; one JSON line. Each SIGUSR1 after that is another round, whose window begins as late after
-//! the signal as the first one's began after the start. The program ends when it is killed. Read by the experiments
+//! end; CPU burning stops; one JSON line. Each SIGUSR1 after that is another round, whose window begins
+//! `--lead` ns after the signal. The program ends when it is killed. Read by the experiments
 //! `combined` and `interference`.
 
 mod burner;
@@ -53,6 +53,8 @@ pub struct Arguments {
     /// The period of the quota that the program is under, in ns: the edges of the window are then put where a period
     /// begins, see [`edges`]. 0: they are taken as they come.
     pub period_ns: u64,
+    /// How long after the signal the window of a further round opens, in ns.
+    pub lead_ns: u64,
 }
 
 /// What a round came to.
@@ -98,6 +100,7 @@ impl Arguments {
             ("--tasks", u64::from(self.tasks)),
             ("--touch", self.touch),
             ("--period", self.period_ns),
+            ("--lead", self.lead_ns),
         ];
         let cpu = self.cpu.map(|cpu| ("--cpu", u64::from(cpu)));
         words.extend(numbers.into_iter().chain(cpu).flat_map(|(name, value)| [name.to_owned(), value.to_string()]));
@@ -121,6 +124,7 @@ impl Arguments {
                 "--tasks" => arguments.tasks = small()?,
                 "--touch" => arguments.touch = value,
                 "--period" => arguments.period_ns = value,
+                "--lead" => arguments.lead_ns = value,
                 _ => return Err(wrong()),
             }
         }
@@ -134,7 +138,6 @@ impl Arguments {
 /// Does a round at once and another at each SIGUSR1; never returns unless something fails.
 pub(super) fn run(words: &[String]) -> Result<(), WorkloadError> {
     let arguments = Arguments::parse(words)?;
-    let lead_ns = arguments.start_ns.saturating_sub(clock::now_ns());
     let length_ns = arguments.end_ns - arguments.start_ns;
     super::socket::pin(arguments.cpu)?;
     // Before any thread is made, so that every thread has it blocked.
@@ -144,7 +147,7 @@ pub(super) fn run(words: &[String]) -> Result<(), WorkloadError> {
     loop {
         super::print_json(&round(&arguments, &held, window)?)?;
         rounds.wait().map_err(WorkloadError::system("wait for SIGUSR1"))?;
-        let start_ns = clock::now_ns() + lead_ns;
+        let start_ns = clock::now_ns() + arguments.lead_ns;
         window = Window { start_ns, end_ns: start_ns + length_ns };
     }
 }
@@ -271,6 +274,7 @@ mod tests {
             tasks: 4,
             touch: 8,
             period_ns: 50,
+            lead_ns: 60,
         };
         let words = arguments.to_words();
         assert_eq!(words[0], "mix");
