@@ -86,7 +86,7 @@ impl Ledger {
         &mut self,
         case: &str,
         block: u32,
-        seen: Observations,
+        mut seen: Observations,
         disturbance: Disturbance,
     ) -> Result<(), ScheduleError> {
         if let Some(open) = self.blocks.last_mut() {
@@ -103,6 +103,7 @@ impl Ledger {
             self.yielded.insert((case.to_owned(), !flags.warmup));
         }
         let start_ns = self.start_ns;
+        self.enforcement.extend(seen.take_enforcement(case, block, flags, start_ns));
         let samples = self.samples.extend(seen.values.into_iter().map(|value| Sample {
             case: case.to_owned(),
             metric: value.metric.name.to_owned(),
@@ -120,20 +121,6 @@ impl Ledger {
             phase: phase.phase.to_owned(),
             start_ns: phase.start_ns.saturating_sub(start_ns),
             duration_ns: phase.duration_ns,
-        }));
-        self.enforcement.extend(seen.enforcement.into_iter().map(|row| EnforcementSample {
-            case: case.to_owned(),
-            controller: row.controller.to_owned(),
-            setting: row.setting,
-            unit: row.unit.to_owned(),
-            block,
-            iteration: row.iteration,
-            requested: row.requested,
-            achieved: row.achieved,
-            accounted: row.accounted,
-            tolerance_pct: row.tolerance_pct,
-            start_ns: row.start_ns.saturating_sub(start_ns),
-            flags,
         }));
         self.histograms.extend(seen.histograms.into_iter().map(|row| HistogramRow {
             case: case.to_owned(),

@@ -6,11 +6,10 @@ mod accounting;
 mod blkio;
 mod cpu;
 mod faulty;
-mod faulty_blkio;
-mod faulty_devices;
 mod freezer;
 #[path = "../privileged/harness.rs"]
 mod harness;
+mod judge;
 mod memory;
 mod pids;
 mod rules;
