@@ -142,7 +142,13 @@ fn every_shipped_scenario_fits_its_time() {
     for path in shipped() {
         // Enforcement is measured over whole periods of the kernel's, which cannot be cut as short.
         let short = ["bridge-vs-host", "startup", "smoke"].iter().any(|name| path.contains(name));
-        let quick = if short { 20.0 } else if path.contains("cpu-") { 40.0 } else { 30.0 };
+        let quick = if short {
+            20.0
+        } else if path.contains("cpu-") {
+            40.0
+        } else {
+            30.0
+        };
         let full = if path.contains("enforcement") { 120.0 } else { 180.0 };
         for (arguments, most_s) in [(vec!["--quick"], quick), (vec![], full)] {
             let mut all = vec!["run", &path, "--dry-run", "--format", "json"];
