@@ -63,8 +63,14 @@ fn namespaces(c: &mut Criterion) {
 fn plan_compilation(c: &mut Criterion) {
     let root = RootFs { layers: vec!["/layer".into()] };
     let spec = ContainerSpec::new(root, vec!["/isobench".to_owned()]);
-    let wiring =
-        Wiring { parent: Some(3), stdio: [0, 1, 2], join_network: None, await_network: true, born_in_group: false };
+    let wiring = Wiring {
+        parent: Some(3),
+        stdio: [0, 1, 2],
+        join_network: None,
+        await_network: true,
+        born_in_group: false,
+        doors: Vec::new(),
+    };
     c.bench_function("plan/compile", |b| b.iter(|| plan::compile(black_box(&spec), &wiring).expect("a valid spec")));
 }
 

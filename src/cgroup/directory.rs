@@ -12,8 +12,9 @@ use super::group::{DEFAULT_DEVICES, PARENT};
 use super::owner::Owner;
 use super::{CgroupError, Controller, cpuset, delegate, devices};
 
-/// A name that carries this process as the owner.
-pub(super) fn fresh_name() -> String {
+/// A name for a new group that carries this process as the owner.
+#[must_use]
+pub fn fresh_name() -> String {
     static SEQUENCE: AtomicU64 = AtomicU64::new(0);
     format!("{}-{}", Owner::current(), SEQUENCE.fetch_add(1, Ordering::Relaxed))
 }
@@ -35,6 +36,12 @@ pub(super) fn remove_directory(directory: &Path) -> Result<(), CgroupError> {
     Err(CgroupError::Busy { path: directory.to_owned(), tries: TRIES })
 }
 
+/// The group under which a container's own stands, from the hierarchy's mount point.
+pub(super) fn v1_parent(controller: Controller, default_devices: bool) -> PathBuf {
+    let parent = PathBuf::from(PARENT);
+    if controller == Controller::Devices && default_devices { parent.join(DEFAULT_DEVICES) } else { parent }
+}
+
 /// Makes one directory under the hierarchy's parent group. The parent is made when it turns out to be missing, which
 /// happens on first use and when another process has just collected it because it was empty.
 pub(super) fn create_v1(
@@ -43,10 +50,7 @@ pub(super) fn create_v1(
     default_devices: bool,
     name: &str,
 ) -> Result<PathBuf, CgroupError> {
-    let mut parent = mount_point.join(PARENT);
-    if controller == Controller::Devices && default_devices {
-        parent.push(DEFAULT_DEVICES);
-    }
+    let parent = mount_point.join(v1_parent(controller, default_devices));
     create_under(parent.join(name), || prepare_v1_parent(mount_point, controller))
 }
 

@@ -1,22 +1,23 @@
 //! One container's group in every hierarchy: made, joined, frozen, emptied, removed.
 //!
-//! On v1 it is a directory in each controller's hierarchy, joined after the clone. On v2 it is one directory for all,
-//! made before the clone, and the container is born in it.
+//! On v1 it is a directory in each controller's hierarchy, made and joined after the clone. On v2 it is one directory
+//! for all, made before the clone, and the container is born in it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::delegate;
 use super::detect::Layout;
 use super::devices::{InForce, Rule};
-use super::directory::{create_if_missing, create_v1, create_v2, fresh_name, remove_directory};
+use super::directory::{create_if_missing, create_v1, create_v2, remove_directory, v1_parent};
 use super::{CgroupError, Controller, Hierarchy, Place, freezer, read, write};
 use crate::sys::launch;
 
+pub use super::directory::fresh_name;
 pub use super::orphans::{Collected, collect_orphans};
 
 /// The group under which every group of ours stands, at the root of each hierarchy.
@@ -48,8 +49,16 @@ impl Group {
     /// When a directory cannot be made, or on v2 the device program not attached; what was made before is removed
     /// again.
     pub fn create(layout: &Layout, default_devices: bool) -> Result<Self, CgroupError> {
+        Self::create_as(fresh_name(), layout, default_devices)
+    }
+
+    /// As [`Group::create`], under a name of [`fresh_name`] that is known before.
+    ///
+    /// # Errors
+    /// As for [`Group::create`].
+    pub fn create_as(name: String, layout: &Layout, default_devices: bool) -> Result<Self, CgroupError> {
         // On an early return the group's own drop removes what was made.
-        let mut group = Self::empty();
+        let mut group = Self::empty(name);
         for (controller, mount_point) in &layout.v1 {
             let path = create_v1(mount_point, *controller, default_devices, &group.name)?;
             group.places.insert(*controller, Place { hierarchy: Hierarchy::V1, path });
@@ -69,9 +78,9 @@ impl Group {
         Ok(group)
     }
 
-    /// A group without directories yet, with a name that carries this process as the owner.
-    fn empty() -> Self {
-        Self { name: fresh_name(), places: BTreeMap::new(), devices: Mutex::new(None), frozen: AtomicBool::new(false) }
+    /// A group without directories yet.
+    fn empty(name: String) -> Self {
+        Self { name, places: BTreeMap::new(), devices: Mutex::new(None), frozen: AtomicBool::new(false) }
     }
 
     /// Makes a group inside this one, in the same hierarchies. This one's limits hold for both together, and its
@@ -80,7 +89,7 @@ impl Group {
     /// # Errors
     /// As for [`Group::create`]; EBUSY on v2 when this one has processes.
     pub fn create_child(&self) -> Result<Self, CgroupError> {
-        let mut group = Self::empty();
+        let mut group = Self::empty(fresh_name());
         if let Some(unified) = self.unified() {
             let passed_on: Vec<&str> = self
                 .places
@@ -148,6 +157,24 @@ impl Group {
     /// Its directories, each once.
     fn distinct(&self) -> Vec<&Path> {
         let mut all: Vec<&Path> = self.places.values().map(|place| place.path.as_path()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Where a process with one thread joins the v1 group of this name by itself: the mount point of each hierarchy, and
+    /// the file below it to which it writes `0`.
+    ///
+    /// Only this way is cheap. To move another process the kernel first shuts out every fork and exit on the machine,
+    /// and after a quiet time waits a whole RCU grace period for it: 7 to 15 ms were seen on Linux 6.18. A thread
+    /// that moves itself needs no such lock.
+    #[must_use]
+    pub fn doors(layout: &Layout, name: &str, default_devices: bool) -> Vec<(PathBuf, PathBuf)> {
+        let mut all: Vec<(PathBuf, PathBuf)> = (layout.v1.iter())
+            .map(|(controller, mount)| {
+                (mount.clone(), v1_parent(*controller, default_devices).join(name).join("tasks"))
+            })
+            .collect();
         all.sort_unstable();
         all.dedup();
         all

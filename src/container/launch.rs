@@ -1,18 +1,23 @@
 //! Starting a container and ending it: the parent's half of the work.
 //!
 //! While the child mounts its root, the parent makes its cgroups and connects its network; the child waits for both
-//! only right before it gives up its rights. On cgroup v2 the group is made before the clone instead, and the child
-//! is born in it: from its first instruction everything is charged to it. Everything that was made is owned by [`Container`] and given back by
-//! [`Container::remove`], or on drop.
+//! only right before it gives up its rights, and then joins its v1 groups by itself. On cgroup v2 the group is made
+//! before the clone instead, and the child is born in it: from its first instruction everything is charged to it.
+//! Everything that was made is owned by [`Container`] and given back by [`Container::remove`], or on drop.
 
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::plan::{self, STAGING, SpecError, Wiring};
 use super::spec::{ContainerSpec, Network, UserMapping};
 use crate::cgroup::devices::Rule;
+use crate::cgroup::group::fresh_name;
 use crate::cgroup::limits::Usage;
 use crate::cgroup::{Applied, CgroupError, Group, Layout, Limits};
 use crate::fs::FileError;
@@ -117,7 +122,9 @@ pub struct Removed {
 /// What a start shares with every other start of this process: looked up once.
 struct Shared {
     layout: Layout,
-    null: std::fs::File,
+    /// A descriptor of each v1 hierarchy's mount point, for a child that has left the host's mounts.
+    hierarchies: BTreeMap<PathBuf, File>,
+    null: File,
     own_pidfd: OwnedFd,
 }
 
@@ -127,9 +134,15 @@ fn shared() -> Result<&'static Shared, ContainerError> {
         return Ok(shared);
     }
     crate::fs::create_dirs(STAGING)?;
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null");
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let layout = Layout::detect()?;
+    let open = |path: &PathBuf| match File::open(path) {
+        Ok(directory) => Ok((path.clone(), directory)),
+        Err(error) => Err(FileError::new("open", path)(error)),
+    };
     let made = Shared {
-        layout: Layout::detect()?,
+        hierarchies: layout.v1.values().map(open).collect::<Result<_, _>>()?,
+        layout,
         null: null.map_err(FileError::new("open", "/dev/null"))?,
         own_pidfd: pidfd_open(std::process::id())
             .map_err(|source| ContainerError::Process { act: "make a pidfd beside", source })?,
@@ -157,18 +170,20 @@ impl Container {
             Network::Host(namespace) | Network::Container(namespace) => Some(namespace.as_fd().as_raw_fd()),
             Network::None | Network::Bridge { .. } => None,
         };
+        let name = fresh_name();
         let wiring = Wiring {
             parent: Some(shared.own_pidfd.as_raw_fd()),
             stdio: [stream(&stdio.stdin), stream(&stdio.stdout), stream(&stdio.stderr)],
             join_network: join,
             await_network: matches!(network, Network::Bridge { .. }),
             born_in_group: shared.layout.is_unified(),
+            doors: doors(shared, spec, &name),
         };
         let plan = plan::compile(spec, &wiring)?;
         let grouping_ns = clock::now_ns();
         let (mut group, mut applied) = (None, Vec::new());
         if let Some(limits) = spec.limits.as_ref().filter(|_| wiring.born_in_group) {
-            applied = make_group(&mut group, &shared.layout, spec, limits)?;
+            applied = make_group(&mut group, name.clone(), &shared.layout, spec, limits)?;
         }
         let unified = group.as_ref().map(Group::open_unified).transpose()?.flatten();
         let flags = plan::clone_flags(spec, &wiring);
@@ -183,26 +198,46 @@ impl Container {
             applied,
             connection: None,
         };
-        match container.provide(spec, network, &shared.layout) {
+        let membership = if wiring.born_in_group {
+            Membership::Born
+        } else if wiring.doors.is_empty() {
+            Membership::Moved
+        } else {
+            Membership::Joins
+        };
+        match container.provide(spec, network, &shared.layout, name, membership) {
             Ok(()) => Ok(container),
             Err(error) => Err(container.abandon(error)),
         }
     }
 
     /// The parent's half, in the order in which the child waits for it.
-    fn provide(&mut self, spec: &ContainerSpec, network: &Network, layout: &Layout) -> Result<(), ContainerError> {
+    fn provide(
+        &mut self,
+        spec: &ContainerSpec,
+        network: &Network,
+        layout: &Layout,
+        name: String,
+        membership: Membership,
+    ) -> Result<(), ContainerError> {
         if let Some(mapping) = spec.user_namespace {
             write_user_map(self.child.pid(), mapping)?;
             self.child.open(Gate::UserMap);
         }
         if let Some(limits) = spec.limits.as_ref().filter(|_| self.group.is_none()) {
             let begin = clock::now_ns();
-            self.applied = make_group(&mut self.group, layout, spec, limits)?;
-            self.group.iter().try_for_each(|group| group.attach(self.child.pid()))?;
+            self.applied = make_group(&mut self.group, name, layout, spec, limits)?;
+            if membership == Membership::Moved {
+                self.group.iter().try_for_each(|group| group.attach(self.child.pid()))?;
+            }
             self.beside.push(("cgroup", begin, clock::now_ns()));
         }
         if let Some(limits) = &spec.limits {
             if !limits.devices.is_empty() {
+                // One that joins later has made its nodes when it does.
+                if membership != Membership::Joins {
+                    self.await_nodes()?;
+                }
                 self.confine_devices(&limits.devices)?;
             }
             self.child.open(Gate::Cgroup);
@@ -217,9 +252,9 @@ impl Container {
         Ok(())
     }
 
-    /// Puts device rules of its own in force, once the child has made its nodes: rules need not permit what only the
-    /// making of the container needs. Until then it can do no harm, for it runs nothing but its plan.
-    fn confine_devices(&self, rules: &[Rule]) -> Result<(), ContainerError> {
+    /// Waits until the child has made its nodes: device rules of its own need not permit what only the making of the
+    /// container needs. Until then it can do no harm, for it runs nothing but its plan.
+    fn await_nodes(&self) -> Result<(), ContainerError> {
         const LOOK_AGAIN: Duration = Duration::from_micros(50);
         let nodes = self.child.plan().steps.iter().rposition(|step| matches!(step.op, Op::Node { .. }));
         let needed = nodes.map_or(0, |last| last + 1);
@@ -227,6 +262,10 @@ impl Container {
         while self.child.steps_done() < needed && self.child.failure().is_none() && !ended()? {
             std::thread::sleep(LOOK_AGAIN);
         }
+        Ok(())
+    }
+
+    fn confine_devices(&self, rules: &[Rule]) -> Result<(), ContainerError> {
         if let Some(group) = &self.group {
             group.confine_devices()?;
             group.apply(&Limits { devices: rules.to_vec(), ..Limits::default() })?;
@@ -375,6 +414,32 @@ impl Drop for Container {
     }
 }
 
+/// How a child comes into its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Membership {
+    /// By the clone (v2).
+    Born,
+    /// By itself, right before it gives up its rights (v1).
+    Joins,
+    /// The parent moves it, meanwhile.
+    Moved,
+}
+
+/// Where the child can join its group by itself: see [`Group::doors`]. Nowhere if it is born there, or if its user
+/// namespace leaves it without the right, or if the group is inside another one.
+fn doors(shared: &Shared, spec: &ContainerSpec, name: &str) -> Vec<(RawFd, CString)> {
+    let own = spec.limits.as_ref().filter(|_| spec.group_parent.is_none() && spec.user_namespace.is_none());
+    let Some(limits) = own.filter(|_| !shared.layout.uses_v2()) else { return Vec::new() };
+    let doors = Group::doors(&shared.layout, name, limits.devices.is_empty());
+    let descriptor = |(mount, file): (PathBuf, PathBuf)| {
+        let hierarchy = shared.hierarchies.get(&mount).map(AsRawFd::as_raw_fd).unwrap_or(-1);
+        // Neither the parent's name nor the group's holds a NUL.
+        let file = CString::new(file.into_os_string().into_encoded_bytes()).unwrap_or_default();
+        (hierarchy, file)
+    };
+    doors.into_iter().map(descriptor).collect()
+}
+
 /// Whether the child may share this process's memory until its exec, which saves it a copy of it: see
 /// [`crate::sys::launch::Memory`]. Not when a memory limit could end it before, for the kernel ends all who share;
 /// and not when it changes its user or its time on the way, which are the memory's too.
@@ -388,6 +453,7 @@ fn memory_until_exec(spec: &ContainerSpec) -> Memory {
 /// owned whatever fails afterwards.
 fn make_group(
     group: &mut Option<Group>,
+    name: String,
     layout: &Layout,
     spec: &ContainerSpec,
     limits: &Limits,
@@ -396,7 +462,7 @@ fn make_group(
     let own_rules = !limits.devices.is_empty();
     let group = group.insert(match &spec.group_parent {
         Some(parent) => parent.create_child()?,
-        None => Group::create(layout, !own_rules)?,
+        None => Group::create_as(name, layout, !own_rules)?,
     });
     if own_rules { group.apply(&Limits { devices: Vec::new(), ..limits.clone() }) } else { group.apply(limits) }
 }

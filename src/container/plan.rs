@@ -56,7 +56,7 @@ pub enum SpecError {
 }
 
 /// What connects the child to the launching process and to what that made for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wiring {
     /// A pidfd of the launching process; the container ends with it. `None` lets it live on.
     pub parent: Option<RawFd>,
@@ -68,6 +68,9 @@ pub struct Wiring {
     pub await_network: bool,
     /// Whether the child begins its life in its own group (cgroup v2) and need not wait for it.
     pub born_in_group: bool,
+    /// Where the child joins its group by itself, once it is made: an fd of a hierarchy's mount point, and the file below
+    /// it. Empty where the parent moves it.
+    pub doors: Vec<(RawFd, CString)>,
 }
 
 /// The CLONE_NEW* flags for a spec. The root of a cgroup namespace is the group that the process is in when it is made:
@@ -345,6 +348,9 @@ fn outside(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
     let confined_later = spec.limits.as_ref().is_some_and(|limits| !limits.devices.is_empty());
     if spec.limits.is_some() && (confined_later || !wiring.born_in_group) {
         plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
+    }
+    for (mount, tasks) in &wiring.doors {
+        plan.push("join_cgroup", Op::JoinGroup { mount: *mount, tasks: tasks.clone() });
     }
     if !wiring.born_in_group {
         plan.push("identity", Op::Unshare(libc::CLONE_NEWCGROUP));

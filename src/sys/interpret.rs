@@ -60,6 +60,7 @@ fn perform(op: &Op, errand: &Errand, slots: &mut Slots) -> Outcome {
         Op::DieWithParent { parent } => die_with_parent(*parent),
         Op::ResetSignals => reset_signals(),
         Op::Await(gate) => errand.page.pass(*gate).then_some(()).ok_or(libc::ECANCELED),
+        Op::JoinGroup { mount, tasks } => join_group(*mount, tasks),
         Op::Mount { source, target, fstype, flags, data, optional } => {
             match mount(pointer(source.as_ref()), target, pointer(fstype.as_ref()), *flags, pointer(data.as_ref())) {
                 Err(libc::ENOENT | libc::ENOTDIR) if *optional => Ok(()),
@@ -127,6 +128,16 @@ fn die_with_parent(parent: c_int) -> Outcome {
         check(raw!(libc::SYS_ppoll, &raw mut poll, 1, &raw const at_once, 0, 0))?;
     }
     if poll.revents != 0 { Err(libc::ECANCELED) } else { Ok(()) }
+}
+
+fn join_group(mount: c_int, tasks: &CStr) -> Outcome {
+    // SAFETY: the path is a live C string, the text one byte.
+    unsafe {
+        let fd = raw!(libc::SYS_openat, mount, tasks.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC, 0)?;
+        let written = check(raw!(libc::SYS_write, fd, c"0".as_ptr(), 1));
+        let _ = raw!(libc::SYS_close, fd);
+        written
+    }
 }
 
 fn reset_signals() -> Outcome {

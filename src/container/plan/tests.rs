@@ -11,8 +11,14 @@ fn spec() -> ContainerSpec {
     ContainerSpec::new(root, vec!["program".to_owned(), "argument".to_owned()])
 }
 
-const WIRING: Wiring =
-    Wiring { parent: Some(9), stdio: [5, 6, 7], join_network: None, await_network: true, born_in_group: false };
+const WIRING: Wiring = Wiring {
+    parent: Some(9),
+    stdio: [5, 6, 7],
+    join_network: None,
+    await_network: true,
+    born_in_group: false,
+    doors: Vec::new(),
+};
 
 /// The plan as text, one step a line; what a step's own text leaves out is not repeated here.
 fn check(spec: &ContainerSpec, wiring: &Wiring, expected: &Expect) {
