@@ -153,7 +153,8 @@ fn shared() -> Result<&'static Shared, ContainerError> {
 impl Container {
     /// Starts a container; `requested_ns` is when it was asked for (ns of CLOCK_MONOTONIC), where its timeline begins.
     ///
-    /// Returns once the child has been let through to its exec. That the exec itself failed shows in
+    /// Returns once the child has been let through to its exec; on cgroup v1 it joins its groups on the way there, before
+    /// the program's first instruction. That the exec itself failed shows in
     /// [`Container::wait`]. The container ends when this process ends, or the thread that called this.
     ///
     /// # Errors

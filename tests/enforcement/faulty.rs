@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use isobench::cgroup::devices::{Kind, Rule};
 use isobench::cgroup::{Applied, Controller, Group, Layout, Limits};
@@ -99,7 +100,19 @@ fn group_lacking(controller: Controller) -> Result<Group, RuntimeError> {
 fn lead_astray(instance: &dyn Instance, controller: Controller) -> Result<(), RuntimeError> {
     let directory = instance.group().and_then(|group| group.directory(controller));
     let Some(outside) = directory.and_then(|path| path.parent()?.parent()) else { return Ok(()) };
-    std::fs::write(outside.join("cgroup.procs"), instance.pid().to_string()).map_err(failed("leaving the group"))
+    // On v1 the container joins by itself, on its way to its program: it cannot be led away before it has come.
+    let group = instance.group().and_then(|group| group.directory(controller));
+    let members =
+        group.map(|group| group.join("cgroup.procs")).ok_or_else(|| failed("leaving the group")("no group"))?;
+    let pid = instance.pid().to_string();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !std::fs::read_to_string(&members).map_err(failed("reading the members"))?.lines().any(|line| line == pid) {
+        if Instant::now() > deadline {
+            return Err(failed("leaving the group")("the container has never come"));
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    std::fs::write(outside.join("cgroup.procs"), pid).map_err(failed("leaving the group"))
 }
 
 /// A group with all that was asked for, and nobody in it.
