@@ -90,7 +90,7 @@ fn create_under(
 /// How often a parent group that vanishes is made again.
 const PARENT_TRIES: u32 = 10;
 
-/// Makes the parent group in one v1 hierarchy. It stays until [`collect_orphans`] finds it empty.
+/// Makes the parent group in one v1 hierarchy. It stays until [`super::group::collect_orphans`] finds it empty.
 fn prepare_v1_parent(mount_point: &Path, controller: Controller) -> Result<(), CgroupError> {
     let parent = mount_point.join(PARENT);
     match controller {
