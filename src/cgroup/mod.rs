@@ -175,7 +175,11 @@ pub enum CgroupError {
         rule: devices::Rule,
     },
     /// A device rule of a v1 group that goes beyond what the group above permits.
-    #[error("cgroup v1 cannot permit `{rule}` in {}: the group above does not, and a group cannot have more than that; a container that is to get more while it runs has to be started with a device rule of its own", path.display())]
+    #[error(
+        "cgroup v1 cannot permit `{rule}` in {}: the group above does not, and a group cannot have more than that; a \
+         container that is to get more while it runs has to be started with a device rule of its own",
+        path.display()
+    )]
     DeviceWidening {
         /// The rule.
         rule: devices::Rule,

@@ -1,11 +1,11 @@
 //! `interference`: how much of a container's performance a noisy neighbour takes, and how much a limit on the neighbour
 //! gives back.
 //!
-//! The victim computes (`mix`, in a window), reads a disk (`block`) or asks for replies over a bridge (`tcp_rr`); the neighbour runs beside it
-//! from before the window until it is killed. `victim_rate` of each case is held against the undisturbed victim of the
-//! same block. For a CPU neighbour both are on one CPU; for a memory neighbour each has its own, so that only caches
-//! and the memory's bandwidth are shared; so has each beside a block neighbour, see [`reading`]; a network neighbour shares
-//! the bridge and the CPUs.
+//! The victim computes (`mix`, in a window), reads a disk (`block`) or asks for replies over a bridge (`tcp_rr`); the
+//! neighbour runs beside it from before the window until it is killed. `victim_rate` of each case is held against the
+//! undisturbed victim of the same block. For a CPU neighbour both are on one CPU; for a memory neighbour each has its
+//! own, so that only caches and the memory's bandwidth are shared; so has each beside a block neighbour, see
+//! [`reading`]; a network neighbour shares the bridge and the CPUs.
 
 mod reading;
 

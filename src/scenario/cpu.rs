@@ -280,10 +280,11 @@ pub(super) fn estimate(case: &CpuCase) -> Duration {
 ///
 /// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz); the line through their beginnings needs a dozen,
 /// and the work that the lightest does in a quarter of a second of its own is even enough: in half of that, what a
-/// hypervisor takes from a few of its turns is 2 %. Where the lightest is so light that it has few turns in any window that one would wait for, the stated tolerance is
-/// wider, and the window holds one turn of 1024 : 2. A quota is measured from refill to refill, and needs a few periods;
-/// threads that spin freely skip several when they pay for a tick, and need many. Several threads may each carry a slice
-/// of 5 ms from one refill to another, which is 1 % of what the window holds at most.
+/// hypervisor takes from a few of its turns is 2 %. Where the lightest is so light that it has few turns in any window
+/// that one would wait for, the stated tolerance is wider, and the window holds one turn of 1024 : 2. A quota is
+/// measured from refill to refill, and needs a few periods; threads that spin freely skip several when they pay for a
+/// tick, and need many. Several threads may each carry a slice of 5 ms from one refill to another, which is 1 % of what
+/// the window holds at most.
 pub(super) fn shortest(case: &CpuCase) -> Duration {
     let least = match &case.setting {
         CpuSetting::Shares { shares, nested, .. } => {
