@@ -20,7 +20,7 @@ pub(super) fn judge(record: RunRecord, scenario: &Scenario, directory: &Path) ->
 /// Summarises and judges a run that was read back, and writes what is derived from its raw data.
 pub(super) fn judge_again(record: RunRecord, scenario: &Scenario, directory: &Path) -> Result<Judged, CliError> {
     let judged = derive(record, scenario, directory);
-    directory::write_derived(&judged.summary, &judged.checks, directory)?;
+    directory::write_derived(&judged.record, &judged.summary, &judged.checks, directory)?;
     report::render(&judged.record, &judged.summary, &judged.checks, directory)?;
     Ok(judged)
 }

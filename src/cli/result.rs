@@ -350,6 +350,7 @@ mod tests {
             tolerance_pct: 2.0,
             verdict,
             flags: Flags::default(),
+            judged: crate::record::enforcement::Judged::Achieved,
         };
         judged.record.enforcement = vec![row("quota", 0.499, Verdict::Pass), row("other", 0.25, Verdict::Fail)];
         judged.checks = enforcement::evaluate(&judged.record.enforcement, &[]);

@@ -29,7 +29,7 @@ pub(super) struct RunArgs {
     /// Where to write [default: reports/<scenario>-<UTC time>; of several scenarios, each gets a directory inside]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Divide blocks and durations so that the whole ends within about 20 s
+    /// Divide blocks and durations, so that the whole ends within about 20 s (limits: half a minute)
     #[arg(long)]
     quick: bool,
     /// Seed of the order inside the blocks [default: the scenario's, or a random one; recorded]

@@ -4,8 +4,8 @@
 //! rests, uses, and rests. The account is read in both rests, and the difference compared with the program's own count.
 //! Called by the schedule through [`Experiment`].
 //!
-//! In the rows, *requested* is what the program counted and *achieved* what was charged, so that the error is what is
-//! charged too much (or, negative, too little), in percent of what was used.
+//! In the rows, *requested* and *achieved* are both what the program counted, and *accounted* what was charged. The
+//! error is what is charged too much (or, negative, too little), in percent of what was used.
 //!
 //! # Tolerances
 //!
@@ -13,7 +13,7 @@
 //!   the account are fed by the same clock of the scheduler's; v2 shows whole µs;
 //! - `memory`: 1 % from 64 MiB on; below, the page tables (0.2 %) and two batches of 64 pages: a CPU charges 64 pages at
 //!   once and keeps what is not used yet, so that a reading may be off by as much. A single page is charged as 64, or,
-//!   out of what was kept, as none;
+//!   out of what was kept, as none: its tolerance is so wide that its row fails only for what is charged to it besides;
 //! - `block` and `network`: exact. Network is what eth0 of the container's counts, there being no controller for it:
 //!   payload and 42 bytes of headers a datagram.
 
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use super::blkio::{disk, stopped_or_failed};
 use super::network::end::{End, EndError, sleep_until, unexpected};
-use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
+use super::{EnforcementObservation, Experiment, ExperimentError, Judged, Observation, Observations, Stop};
 use crate::cgroup::Limits;
 use crate::lab::Lab;
 use crate::lab::disk::Disk;
@@ -167,10 +167,11 @@ impl AccountingExperiment {
                 unit,
                 iteration,
                 requested: used as f64,
-                achieved: charged as f64,
+                achieved: used as f64,
                 accounted: Some(charged as f64),
                 tolerance_pct,
                 start_ns: consumed.began_ns,
+                judged: Judged::Accounted,
             });
         };
         match self.case.amount {

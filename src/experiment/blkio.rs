@@ -43,7 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::network::end::sleep_until;
-use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
+use super::{EnforcementObservation, Experiment, ExperimentError, Judged, Observation, Observations, Stop};
 use crate::cgroup::blkio::{Throttle, ThrottleKind};
 use crate::cgroup::{Hierarchy, Limits};
 use crate::lab::disk::Disk;
@@ -230,6 +230,7 @@ impl BlkioExperiment {
                 accounted: Some(achieved * part),
                 tolerance_pct: THROTTLE_TOLERANCE_PCT,
                 start_ns: from_ns,
+                judged: Judged::Achieved,
             });
         };
         row(setting.as_str(), 1.0, seen.times.window_ns);
@@ -274,10 +275,11 @@ impl BlkioExperiment {
                 unit,
                 iteration: 0,
                 requested: counted as f64,
-                achieved: charged as f64,
+                achieved: counted as f64,
                 accounted: Some(charged as f64),
                 tolerance_pct: 0.0,
                 start_ns: one.result.began_ns,
+                judged: Judged::Accounted,
             });
         };
         row("bytes", "bytes", one.result.bytes, one.charged.bytes);
@@ -313,6 +315,7 @@ impl BlkioExperiment {
                 accounted: Some(one.charged.bytes as f64 / charged),
                 tolerance_pct: WEIGHT_TOLERANCE_PCT,
                 start_ns: times.window_ns,
+                judged: Judged::Achieved,
             });
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::program::{Program, unsupported};
-use super::{EnforcementObservation, Experiment, ExperimentError, Observations, Stop, cpus, devices};
+use super::{EnforcementObservation, Experiment, ExperimentError, Judged, Observations, Stop, cpus, devices};
 use crate::cgroup::devices::{DEFAULT, Policy, Rule};
 use crate::cgroup::limits::Usage;
 use crate::cgroup::{Group, Layout, Limits, cpu};
@@ -323,6 +323,7 @@ fn observe(seen: &Seen, asked: Asked, suffix: &str, into: &mut Observations) {
             accounted,
             tolerance_pct,
             start_ns,
+            judged: Judged::Achieved,
         });
     };
     let rate = seen.rate();

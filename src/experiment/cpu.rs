@@ -30,7 +30,7 @@ use nix::time::{ClockId, clock_getres};
 
 use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
 use crate::cgroup::Controller;
-use crate::record::metric::{self, Metric};
+use crate::record::metric;
 use crate::runtime::Runtime;
 use crate::scenario::{CpuCase, CpuSetting};
 
@@ -96,12 +96,8 @@ impl Experiment for CpuExperiment {
 }
 
 /// A metric of this experiment; the list has every name that is used here, and a test says so.
-fn metric_named(name: &str) -> &'static Metric {
-    metric::find(name).unwrap_or(&metric::METRICS[0])
-}
-
 fn push(into: &mut Observations, name: &str, value: f64, start_ns: u64) {
-    into.values.push(Observation { metric: metric_named(name), iteration: 0, value, start_ns });
+    into.values.push(Observation { metric: metric::named(name), iteration: 0, value, start_ns });
 }
 
 fn failed<E>(doing: impl Into<String>) -> impl FnOnce(E) -> ExperimentError
@@ -136,8 +132,16 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_list() {
-        for name in ["harness_cpu", "longest_stall", "turn", "throttled_periods", "placement_looks", "wakeup_latency"] {
-            assert_eq!((metric_named(name).name, metric_named(name).experiment), (name, "cpu"));
+        for name in [
+            "harness_cpu",
+            "longest_stall",
+            "turn",
+            "throttled_periods",
+            "cpu_pressure",
+            "placement_looks",
+            "wakeup_latency",
+        ] {
+            assert_eq!((metric::named(name).name, metric::named(name).experiment), (name, "cpu"));
         }
     }
 }

@@ -5,6 +5,14 @@ use nix::unistd::Pid;
 
 use super::ExperimentError;
 
+/// Two different CPUs that this process may use, the lowest ones; `who` needs them, as in `pinning both ends`.
+pub(super) fn two(who: &str) -> Result<(u32, u32), ExperimentError> {
+    match allowed()?[..] {
+        [.., second, first] => Ok((first, second)),
+        _ => Err(ExperimentError::Unsupported(format!("{who} needs two CPUs, and one is allowed here"))),
+    }
+}
+
 /// The CPUs that this process may use, the highest first: interrupts are mostly at the lowest.
 pub(super) fn allowed() -> Result<Vec<u32>, ExperimentError> {
     let allowed =

@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::sys::stat::{Mode, mknod};
 
 use super::program::{Program, unsupported};
-use super::{EnforcementObservation, Experiment, ExperimentError, Observations, Stop};
+use super::{EnforcementObservation, Experiment, ExperimentError, Judged, Observations, Stop};
 use crate::cgroup::Limits;
 use crate::cgroup::devices::{self, Access, Kind, Policy, Rule};
 use crate::runtime::{Network, Runtime, StartRequest};
@@ -156,6 +156,7 @@ pub(super) fn rows(tried: &[Tried], suffix: &str, start_ns: u64) -> Vec<Enforcem
         accounted: None,
         tolerance_pct: 0.0,
         start_ns,
+        judged: Judged::Achieved,
     };
     let right = tried.iter().filter(|access| access.expected == access.seen).count();
     let mut rows = vec![row(format!("accesses{suffix}"), tried.len() as f64, right as f64)];

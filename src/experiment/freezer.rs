@@ -10,7 +10,7 @@ use nix::time::ClockId;
 use nix::unistd::Pid;
 
 use super::subject::{Subject, need};
-use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
+use super::{EnforcementObservation, Experiment, ExperimentError, Judged, Observation, Observations, Stop};
 use crate::cgroup::{Controller, Group, Limits, cpu};
 use crate::record::metric;
 use crate::runtime::Runtime;
@@ -113,6 +113,7 @@ impl Freezer {
             accounted: accounted.map(|ns| ns as f64),
             tolerance_pct: 0.0,
             start_ns,
+            judged: Judged::Achieved,
         };
         let accounted = before.accounted_ns.zip(after.accounted_ns).map(|(before, after)| after - before);
         into.enforcement.extend([

@@ -2,10 +2,11 @@
 //! gives back.
 //!
 //! The victim computes (`mix`, in a window), reads a disk (`block`) or asks for replies over a bridge (`tcp_rr`); the
-//! neighbour runs beside it from before the window until it is killed. `victim_rate` of each case is held against the
-//! undisturbed victim of the same block. For a CPU neighbour both are on one CPU; for a memory neighbour each has its
-//! own, so that only caches and the memory's bandwidth are shared; so has each beside a block neighbour, see
-//! [`reading`]; a network neighbour shares the bridge and the CPUs.
+//! neighbour runs beside it from before the window until it is killed; one that ends before is an error, except where
+//! its own memory limit ends it. `victim_rate` of each case is held against the undisturbed victim of the same block.
+//! For a CPU neighbour both are on one CPU; for a memory neighbour each has its own, so that only caches and the
+//! memory's bandwidth are shared; so has each beside a block neighbour, see [`reading`]; a network neighbour shares the
+//! bridge and the CPUs.
 
 mod reading;
 
@@ -109,6 +110,24 @@ impl Interference {
         Program::start(name, &*self.runtime, request)
     }
 
+    /// Looks whether the neighbour ran to the end of the victim's window, and ends it. Its own memory limit may end it
+    /// before, which is told; nothing else may.
+    fn end_neighbour(&self, neighbour: Option<Program>, into: &mut Observations) -> Result<(), ExperimentError> {
+        let Some(neighbour) = neighbour else { return Ok(()) };
+        let ran = neighbour.is_running()?;
+        if self.case.limit == NeighbourLimit::Memory {
+            let killed = neighbour.group()?.usage().map_err(failed("asking for the neighbour's end"))?;
+            let killed = killed.memory.is_some_and(|memory| memory.oom_kills > 0);
+            if !ran && !killed {
+                return Err(ended_early());
+            }
+            into.values.push(Observation::first("neighbour_killed", if ran { 0.0 } else { 1.0 }, clock::now_ns()));
+        } else if !ran {
+            return Err(ended_early());
+        }
+        neighbour.finish()
+    }
+
     /// A victim that computes, and a neighbour that computes or walks through memory.
     fn computing(&self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
         let stage = self.stage()?;
@@ -133,7 +152,7 @@ impl Interference {
         let mixed: Mixed = victim.line(self.case.duration + PATIENCE, stop)?;
         let seconds = self.case.duration.as_secs_f64();
         into.values.push(Observation::first("victim_rate", mixed.work as f64 / seconds, mixed.start_ns));
-        neighbour.map_or(Ok(()), Program::finish)?;
+        self.end_neighbour(neighbour, into)?;
         victim.finish()
     }
 
@@ -176,7 +195,9 @@ impl Interference {
             result.window.start_ns,
         ));
         into.histograms.push(HistogramObservation { metric: metric::named("victim_rtt"), iteration: 0, histogram });
-        for program in noisy.into_iter().flatten().rev().chain([client, server]) {
+        let [noisy_server, noisy_client] = noisy.map_or([None, None], |ends| ends.map(Some));
+        self.end_neighbour(noisy_client, into)?;
+        for program in noisy_server.into_iter().chain([client, server]) {
             program.finish()?;
         }
         Ok(())
@@ -206,7 +227,9 @@ impl Interference {
 
 impl Experiment for Interference {
     fn prepare(&mut self) -> Result<(), ExperimentError> {
-        let cpus = two_cpus()?;
+        // Interrupts are mostly at the lowest.
+        let (other, victim) = cpus::two("interference")?;
+        let cpus = (victim, other);
         let (mut lab, mut bridge, mut disk, mut awake) = (None, None, None, None);
         match self.case.neighbour {
             Neighbour::Cpu | Neighbour::Memory => {}
@@ -245,19 +268,15 @@ impl Experiment for Interference {
     }
 }
 
-/// Two different CPUs that this process may use.
-fn two_cpus() -> Result<(u32, u32), ExperimentError> {
-    match cpus::allowed()?[..] {
-        [first, second, ..] => Ok((first, second)),
-        _ => Err(ExperimentError::Unsupported("interference needs two CPUs, and one is allowed here".to_owned())),
-    }
-}
-
 fn failed<E>(doing: &'static str) -> impl FnOnce(E) -> ExperimentError
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     ExperimentError::while_doing(doing)
+}
+
+fn ended_early() -> ExperimentError {
+    failed("measuring")("the neighbour ended before the measured container was done".to_owned())
 }
 
 fn out_of_order() -> ExperimentError {
@@ -274,6 +293,6 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_list() {
-        metric::tests::listed("interference", &["victim_rate", "victim_rtt", "victim_latency"]);
+        metric::tests::listed("interference", &["victim_rate", "victim_rtt", "victim_latency", "neighbour_killed"]);
     }
 }

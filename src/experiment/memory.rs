@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use super::subject::{Subject, need};
-use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
+use super::{EnforcementObservation, Experiment, ExperimentError, Judged, Observation, Observations, Stop};
 use crate::cgroup::{Controller, Hierarchy, memory};
 use crate::record::metric;
 use crate::runtime::Runtime;
@@ -112,6 +112,7 @@ fn row(setting: String, unit: &'static str, requested: f64, achieved: f64, start
         accounted: None,
         tolerance_pct: 0.0,
         start_ns,
+        judged: Judged::Achieved,
     }
 }
 
@@ -125,7 +126,7 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_list() {
-        let names = "page_touch page_read charge_batch kill_delay oom_event_delay soft_excess shrink_time cache_kept";
+        let names = "page_touch page_read charge_batch kill_delay oom_event_delay soft_excess memory_pressure shrink_time cache_kept";
         metric::tests::listed("memory", &names.split(' ').collect::<Vec<_>>());
     }
 

@@ -25,6 +25,7 @@ pub mod startup;
 
 use crate::record::Flags;
 use crate::record::enforcement::EnforcementSample;
+pub use crate::record::enforcement::Judged;
 use crate::record::metric::{self, Metric};
 use crate::runtime;
 use crate::scenario::{Case, CaseKind};
@@ -93,6 +94,8 @@ pub struct EnforcementObservation {
     pub accounted: Option<f64>,
     /// The stated tolerance on the error, in percent of `requested`.
     pub tolerance_pct: f64,
+    /// Which of the two is held against `requested`.
+    pub judged: Judged,
     /// When it was measured: ns of CLOCK_MONOTONIC.
     pub start_ns: u64,
 }
@@ -114,6 +117,7 @@ impl EnforcementObservation {
             tolerance_pct: self.tolerance_pct,
             start_ns: self.start_ns.saturating_sub(run_start_ns),
             flags,
+            judged: self.judged,
         }
     }
 }

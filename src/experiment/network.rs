@@ -14,10 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
-
-use super::{Experiment, ExperimentError, Observations, Stop};
+use super::{Experiment, ExperimentError, Observations, Stop, cpus};
 use crate::network::{PortMapping, Protocol};
 use crate::runtime::{Instance, Network, Runtime, RuntimeError, StartRequest};
 use crate::scenario::{NetworkCase, NetworkMode, NetworkTest};
@@ -239,7 +236,7 @@ impl NetworkExperiment {
 impl Experiment for NetworkExperiment {
     fn prepare(&mut self) -> Result<(), ExperimentError> {
         let route = self.check()?;
-        let cpus = if self.case.pin { Some(two_cpus()?) } else { None };
+        let cpus = if self.case.pin { Some(cpus::two("pinning both ends")?) } else { None };
         let stage = Stage::lab(self.needs_bridge())?;
         let mut ready = Ready { stage, route, cpus, meter: CpuMeter::find(), partner: None };
         if self.case.network == NetworkMode::Container {
@@ -286,17 +283,6 @@ fn workload_of(test: NetworkTest) -> Test {
         NetworkTest::TcpCrr => Test::TcpCrr,
         NetworkTest::UdpStream => Test::UdpStream,
         NetworkTest::UdpRr => Test::UdpRr,
-    }
-}
-
-/// Two different CPUs that this process may use, the lowest ones.
-fn two_cpus() -> Result<(u32, u32), ExperimentError> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))
-        .map_err(|errno| ExperimentError::while_doing("asking which CPUs are allowed")(std::io::Error::from(errno)))?;
-    let mut cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
-    match (cpus.next(), cpus.next()) {
-        (Some(first), Some(second)) => Ok((first as u32, second as u32)),
-        _ => Err(ExperimentError::Unsupported("pinning both ends needs two CPUs, and one is allowed here".to_owned())),
     }
 }
 

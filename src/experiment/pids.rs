@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::subject::{Subject, need};
-use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
+use super::{EnforcementObservation, Experiment, ExperimentError, Judged, Observation, Observations, Stop};
 use crate::cgroup::{Controller, Limits, pids};
 use crate::record::metric;
 use crate::runtime::Runtime;
@@ -54,6 +54,7 @@ impl Experiment for Pids {
             accounted: accounted.map(|count| count as f64),
             tolerance_pct: 0.0,
             start_ns,
+            judged: Judged::Achieved,
         };
         into.enforcement.extend([
             row("limit", "count", limit as f64, word(word::TASKS), tasks),

@@ -112,6 +112,18 @@ impl Program {
         }
     }
 
+    /// Whether it still runs: its end closes its output.
+    pub(super) fn is_running(&self) -> Result<bool, ExperimentError> {
+        let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut fds, PollTimeout::ZERO) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(self.failed(io::Error::from(errno))),
+                Ok(_) => return Ok(!fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))),
+            }
+        }
+    }
+
     /// Ends it and gives back what it used.
     pub(super) fn finish(mut self) -> Result<(), ExperimentError> {
         self.take_down()

@@ -36,6 +36,7 @@ pub fn is_one(check: &CheckRow) -> bool {
 mod tests {
     use super::*;
     use crate::gate::Outcome;
+    use crate::record::enforcement::Judged;
     use crate::record::{Flags, Verdict};
 
     fn row(case: &str, verdict: Verdict) -> EnforcementRow {
@@ -54,6 +55,7 @@ mod tests {
             tolerance_pct: 2.0,
             verdict,
             flags: Flags::default(),
+            judged: Judged::default(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! The run directory: every file format that a run leaves behind, written and read here and nowhere else.
 //!
 //! `cli` writes a directory after a run and reads it back to render it again. The raw files (`run.json`, `samples.csv`,
-//! `phases.csv`, `histograms.csv`, `enforcement.csv`) are what [`RunRecord::read`] reads; the derived ones
-//! (`summary.csv`, `checks.csv`, and the summary in `run.json`) are for people and other programs and are never read.
+//! `phases.csv`, `histograms.csv`, `enforcement_samples.csv`) are what [`RunRecord::read`] reads; the derived ones
+//! (`enforcement.csv`, `summary.csv`, `checks.csv`, and the summary in `run.json`) are for people and other programs and
+//! are never read.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -145,24 +146,38 @@ struct Version {
 /// When a file cannot be written; the ones before it have been.
 pub fn write_all(run: &RunRecord, summary: &[SummaryRow], checks: &[CheckRow], dir: &Path) -> Result<(), RecordError> {
     create_dirs(dir)?;
+    // That of an earlier run must not stand beside the tables of this one.
+    remove_if_there(&dir.join(RUN))?;
     write_atomic(dir.join(SAMPLES), &to_csv(&run.samples)?)?;
     write_atomic(dir.join(PHASES), &to_csv(&run.phases)?)?;
     write_atomic(dir.join(HISTOGRAMS), &to_csv(&run.histograms)?)?;
     write_atomic(dir.join(ENFORCEMENT_SAMPLES), &to_csv(&run.enforcement_samples)?)?;
+    write_derived(run, summary, checks, dir)
+}
+
+/// Writes what is made of the raw files alone, as when a run is rendered again: the tables and the summary in
+/// `run.json`.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_derived(
+    run: &RunRecord,
+    summary: &[SummaryRow],
+    checks: &[CheckRow],
+    dir: &Path,
+) -> Result<(), RecordError> {
     write_atomic(dir.join(ENFORCEMENT), &to_csv(&run.enforcement)?)?;
-    write_derived(summary, checks, dir)?;
+    write_atomic(dir.join(SUMMARY), &to_csv(summary)?)?;
+    write_atomic(dir.join(CHECKS), &to_csv(checks)?)?;
     write_atomic(dir.join(RUN), &run_json(run, summary)?)?;
     Ok(())
 }
 
-/// Writes `summary.csv` and `checks.csv` alone, as when a run is rendered again.
-///
-/// # Errors
-/// When a file cannot be written.
-pub fn write_derived(summary: &[SummaryRow], checks: &[CheckRow], dir: &Path) -> Result<(), RecordError> {
-    write_atomic(dir.join(SUMMARY), &to_csv(summary)?)?;
-    write_atomic(dir.join(CHECKS), &to_csv(checks)?)?;
-    Ok(())
+fn remove_if_there(path: &Path) -> Result<(), FileError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::new("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn run_json(run: &RunRecord, summary: &[SummaryRow]) -> Result<Vec<u8>, RecordError> {
@@ -291,7 +306,7 @@ mod tests {
         assert_eq!(
             header::<EnforcementRow>(),
             "case,controller,setting,requested,achieved,accounted,unit,error_pct,error_ci95_low,error_ci95_high,\
-             accounting_error_pct,tolerance_pct,verdict,flags"
+             accounting_error_pct,tolerance_pct,verdict,flags,judged"
         );
         assert_eq!(
             header::<SummaryRow>(),
@@ -323,7 +338,10 @@ mod tests {
             "{}",
             line(&dir, HISTOGRAMS, 2)
         );
-        assert_eq!(line(&dir, ENFORCEMENT, 2), "network/host,memory,limit,100,99.5,,bytes,-0.5,-0.5,-0.5,,1,pass,");
+        assert_eq!(
+            line(&dir, ENFORCEMENT, 2),
+            "network/host,memory,limit,100,99.5,,bytes,-0.5,-0.5,-0.5,,1,pass,,achieved"
+        );
         assert_eq!(line(&dir, CHECKS, 2), "throughput min_ratio,network/bridge,throughput,,>= 0.5,skipped");
         assert!(
             line(&dir, SUMMARY, 2).starts_with("network/host,network,builtin,bridge,throughput,bit/s,higher,2,1.3,")

@@ -1,9 +1,12 @@
 //! Enforcement: what was asked of a controller, what happened, what it says of itself; raw, and judged.
 //!
 //! Experiments push one [`EnforcementSample`] a setting and block. [`judge`] makes one [`EnforcementRow`] a case and
-//! setting of them: the median over the measured blocks, the signed error with its interval, and the verdict.
+//! setting of them: the median over the measured blocks, the signed error with its interval, and the verdict. A count
+//! that must be exact has no median: its row is the worst that was seen, and its interval reaches from end to end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,12 +35,59 @@ pub struct EnforcementSample {
     pub achieved: f64,
     /// What the controller's own files say; absent where it keeps no account.
     pub accounted: Option<f64>,
-    /// The stated tolerance on the error, in percent of `requested`.
+    /// The stated tolerance on the error, in percent of `requested`; none of it means an exact count.
     pub tolerance_pct: f64,
+    /// Which of the two is held against `requested`.
+    pub judged: Judged,
     /// When it was measured: ns of CLOCK_MONOTONIC since the run's start.
     pub start_ns: u64,
     /// Marks.
     pub flags: Flags,
+}
+
+/// What a row judges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Judged {
+    /// A limit: what was achieved, against what was asked for.
+    #[default]
+    Achieved,
+    /// An account: what was charged, against what was used. `requested` and `achieved` are both what was used.
+    Accounted,
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Judged::Achieved => "achieved",
+            Judged::Accounted => "accounted",
+        })
+    }
+}
+
+impl FromStr for Judged {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Achieved, Self::Accounted].into_iter().find(|known| known.to_string() == text).ok_or(())
+    }
+}
+
+impl EnforcementSample {
+    /// The value that is held against what was requested. What keeps no account has charged nothing.
+    #[must_use]
+    pub fn judged_value(&self) -> f64 {
+        match self.judged {
+            Judged::Achieved => self.achieved,
+            Judged::Accounted => self.accounted.unwrap_or(0.0),
+        }
+    }
+
+    /// The signed error of that value, in percent of what was requested.
+    #[must_use]
+    pub fn error_pct(&self) -> f64 {
+        signed_error_pct(self.judged_value(), self.requested)
+    }
 }
 
 /// `(value - reference) / reference` in percent. Nothing asked and nothing seen is no error; nothing asked and
@@ -71,51 +121,102 @@ type Key<'a> = (&'a str, &'a str, &'a str);
 
 fn row(samples: &[&EnforcementSample], seed: u64) -> Option<EnforcementRow> {
     let first = samples.first()?;
-    let median = |value: &dyn Fn(&EnforcementSample) -> Option<f64>| {
-        Blocks::of_samples(samples.iter().filter_map(|sample| Some((sample.block, value(sample)?)))).median()
+    let (judged, excused) = enough_unstarved(samples);
+    let found = if first.tolerance_pct == 0.0 { exact(&judged)? } else { typical(&judged, seed)? };
+    let verdict = match verdict(found.error.low, found.error.high, first.tolerance_pct) {
+        // A container that was kept from the CPU says nothing against the kernel.
+        Verdict::Fail if excused => Verdict::Inconclusive,
+        verdict => verdict,
     };
-    let errors = Blocks::of_samples(
-        samples.iter().map(|sample| (sample.block, signed_error_pct(sample.achieved, sample.requested))),
-    );
-    let error_pct = errors.median()?;
-    let seed = derive_seed(seed, &[&first.case, &first.controller, &first.setting]);
-    let interval = errors.median_interval(&Bootstrap::new(seed));
-    let Interval { low, high } = interval.unwrap_or(Interval { low: error_pct, high: error_pct });
-    let flags = samples.iter().fold(Flags::default(), |all, sample| all.or(sample.flags));
     Some(EnforcementRow {
         case: first.case.clone(),
         controller: first.controller.clone(),
         setting: first.setting.clone(),
+        requested: found.requested,
+        achieved: found.achieved,
+        accounted: found.accounted,
+        unit: first.unit.clone(),
+        error_pct: found.error_pct,
+        error_ci95_low: found.error.low,
+        error_ci95_high: found.error.high,
+        accounting_error_pct: found.accounting_error_pct,
+        tolerance_pct: first.tolerance_pct,
+        verdict,
+        flags: samples.iter().fold(Flags::default(), |all, sample| all.or(sample.flags)),
+        judged: first.judged,
+    })
+}
+
+/// What the samples of one setting come to.
+struct Found {
+    requested: f64,
+    achieved: f64,
+    accounted: Option<f64>,
+    error_pct: f64,
+    error: Interval,
+    accounting_error_pct: Option<f64>,
+}
+
+/// Medians over blocks, and the interval of the error's.
+fn typical(samples: &[&EnforcementSample], seed: u64) -> Option<Found> {
+    let first = samples.first()?;
+    let median = |value: &dyn Fn(&EnforcementSample) -> Option<f64>| {
+        Blocks::of_samples(samples.iter().filter_map(|sample| Some((sample.block, value(sample)?)))).median()
+    };
+    let errors = Blocks::of_samples(samples.iter().map(|sample| (sample.block, sample.error_pct())));
+    let error_pct = errors.median()?;
+    let seed = derive_seed(seed, &[&first.case, &first.controller, &first.setting]);
+    let interval = errors.median_interval(&Bootstrap::new(seed));
+    Some(Found {
         requested: median(&|sample| Some(sample.requested))?,
         achieved: median(&|sample| Some(sample.achieved))?,
         accounted: median(&|sample| sample.accounted),
-        unit: first.unit.clone(),
         error_pct,
-        error_ci95_low: low,
-        error_ci95_high: high,
-        accounting_error_pct: median(&|sample| Some(signed_error_pct(sample.accounted?, sample.achieved))),
-        tolerance_pct: first.tolerance_pct,
-        verdict: excused(verdict(low, high, first.tolerance_pct), flags),
-        flags,
+        error: interval.unwrap_or(Interval { low: error_pct, high: error_pct }),
+        accounting_error_pct: median(&accounting_error_pct),
     })
+}
+
+/// The sample that is furthest off, and how far the errors reach: once is too often for a count that must be exact.
+fn exact(samples: &[&EnforcementSample]) -> Option<Found> {
+    let worst = samples.iter().max_by(|a, b| a.error_pct().abs().total_cmp(&b.error_pct().abs()))?;
+    let errors = samples.iter().map(|sample| sample.error_pct());
+    let (low, high) = errors.fold((0.0, 0.0), |(low, high): (f64, f64), error| (low.min(error), high.max(error)));
+    Some(Found {
+        requested: worst.requested,
+        achieved: worst.achieved,
+        accounted: worst.accounted,
+        error_pct: worst.error_pct(),
+        error: Interval { low, high },
+        accounting_error_pct: accounting_error_pct(worst),
+    })
+}
+
+fn accounting_error_pct(sample: &EnforcementSample) -> Option<f64> {
+    Some(signed_error_pct(sample.accounted?, sample.achieved))
+}
+
+/// The samples of those blocks in which nobody was kept from the CPU, where they are half of the blocks or more. Else
+/// all, and whether that excuses an error.
+fn enough_unstarved<'a>(samples: &[&'a EnforcementSample]) -> (Vec<&'a EnforcementSample>, bool) {
+    let blocks = |starved: bool| -> BTreeSet<u32> {
+        samples.iter().filter(|sample| sample.flags.starved == starved).map(|sample| sample.block).collect()
+    };
+    let (starved, all) = (blocks(true), samples.len());
+    let rest: Vec<&EnforcementSample> =
+        samples.iter().filter(|sample| !starved.contains(&sample.block)).copied().collect();
+    if 2 * rest.len() >= all { (rest, false) } else { (samples.to_vec(), true) }
 }
 
 /// Pass when the whole interval is within the tolerance, fail when none of it is, and undecided between.
 fn verdict(low: f64, high: f64, tolerance: f64) -> Verdict {
     if low >= -tolerance && high <= tolerance {
         Verdict::Pass
-    } else if low > tolerance || high < -tolerance {
+    } else if low > tolerance || high < -tolerance || tolerance == 0.0 {
+        // Of an exact count, the interval's ends were seen.
         Verdict::Fail
     } else {
         Verdict::Inconclusive
-    }
-}
-
-/// A container that was kept from the CPU says nothing against the kernel.
-fn excused(verdict: Verdict, flags: Flags) -> Verdict {
-    match verdict {
-        Verdict::Fail if flags.starved => Verdict::Inconclusive,
-        other => other,
     }
 }
 
@@ -136,6 +237,7 @@ mod tests {
             accounted,
             tolerance_pct: 2.0,
             start_ns: 0,
+            judged: Judged::Achieved,
             flags: Flags { warmup: block == 0, ..Flags::default() },
         }
     }
@@ -180,8 +282,45 @@ mod tests {
         let judged = row(&[starved.clone()]);
         assert_eq!((judged.verdict, judged.flags.to_string().as_str()), (Verdict::Inconclusive, "starved"));
         // It holds all the same where the error is small; and a mark on another row is none on this one.
-        assert_eq!(row(&[EnforcementSample { achieved: 0.5, ..starved }]).verdict, Verdict::Pass);
+        assert_eq!(row(&[EnforcementSample { achieved: 0.5, ..starved.clone() }]).verdict, Verdict::Pass);
         assert_eq!(row(&[sample(1, 0.4, None)]).verdict, Verdict::Fail);
+        // One such block among several is left out, and excuses none of the others.
+        let mixed = |wrong: f64| [starved.clone(), sample(2, wrong, None), sample(3, wrong, None)];
+        assert_eq!(row(&mixed(0.5)).verdict, Verdict::Pass);
+        let wrong = row(&mixed(0.4));
+        assert!(wrong.verdict == Verdict::Fail && (wrong.error_pct + 20.0).abs() < 1e-9, "{wrong:?}");
+    }
+
+    #[test]
+    fn an_exact_count_is_exact_every_time() {
+        let count = |block, achieved| EnforcementSample {
+            requested: 24.0,
+            tolerance_pct: 0.0,
+            ..sample(block, achieved, Some(achieved))
+        };
+        let judged = |seen: &[f64]| {
+            judge(&seen.iter().zip(1..).map(|(seen, block)| count(block, *seen)).collect::<Vec<_>>(), 1).remove(0)
+        };
+        assert_eq!(judged(&[24.0; 9]).verdict, Verdict::Pass);
+        let row = judged(&[24.0, 24.0, 24.0, 25.0, 24.0, 24.0, 18.0, 24.0, 24.0]);
+        assert_eq!((row.verdict, row.achieved, row.error_pct), (Verdict::Fail, 18.0, -25.0));
+        assert!((row.error_ci95_low, row.error_ci95_high) == (-25.0, 100.0 / 24.0), "{row:?}");
+    }
+
+    #[test]
+    fn an_account_is_held_against_what_was_used() {
+        let used = |accounted| EnforcementSample {
+            judged: Judged::Accounted,
+            requested: 100.0,
+            achieved: 100.0,
+            accounted,
+            ..sample(1, 0.0, None)
+        };
+        let judged = |accounted| judge(&[used(accounted)], 1).remove(0);
+        assert_eq!((judged(Some(101.0)).verdict, judged(Some(101.0)).error_pct), (Verdict::Pass, 1.0));
+        assert_eq!(judged(Some(90.0)).verdict, Verdict::Fail);
+        let none = judged(None);
+        assert_eq!((none.verdict, none.error_pct, none.accounting_error_pct), (Verdict::Fail, -100.0, None));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use super::enforcement::{EnforcementSample, judge};
+use super::enforcement::{EnforcementSample, Judged, judge};
 use super::{
     BlockRecord, CaseRecord, Fingerprint, Flags, HistogramRow, PhaseRow, RunMeta, RunRecord, SCHEMA_VERSION, Sample,
     Skip,
@@ -102,6 +102,7 @@ pub(crate) fn full_run() -> RunRecord {
         accounted: None,
         tolerance_pct: 1.0,
         start_ns: 5,
+        judged: Judged::Achieved,
         flags: Flags::default(),
     };
     let other = EnforcementSample { setting: "swap".to_owned(), achieved: 90.0, accounted: Some(99.0), ..seen.clone() };

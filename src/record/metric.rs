@@ -63,6 +63,7 @@ metrics! {
     "cpu" "longest_stall" "ns" Lower "the longest time that a container's spinning thread stood still";
     "cpu" "turn" "ns" Lower "how long the lightest container runs once it has the CPU, the median";
     "cpu" "throttled_periods" "count" Lower "periods in which the group used its quota up (nr_throttled)";
+    "cpu" "cpu_pressure" "ns" Lower "how long a thread of the container stood still for want of a CPU during the measured time, by the kernel's pressure account; v2 only";
     "cpu" "placement_looks" "count" Higher "how often the threads looked on which CPU they ran";
     "cpu" "wakeup_latency" "ns" Lower "from the instant a sleep ends until the thread runs";
     "memory" "page_touch" "ns" Lower "a first write to a page of anonymous memory, the mean from first to last";
@@ -71,6 +72,7 @@ metrics! {
     "memory" "kill_delay" "ns" Lower "from the last page that was touched below the limit until the killed program was reaped";
     "memory" "oom_event_delay" "ns" Lower "from the last page that was touched below the limit until the kernel's event reached the harness";
     "memory" "soft_excess" "ratio" Lower "memory held above the soft limit, as a part of it; v1 pushes back only when the host is short";
+    "memory" "memory_pressure" "ns" Lower "how long a thread of the container stood still for want of memory, by the kernel's pressure account; v2 only";
     "memory" "shrink_time" "ns" Lower "from writing a limit below the usage until the kernel had refused it or made it true";
     "memory" "cache_kept" "ratio" Higher "page cache left after the limit was lowered, as a part of the new limit";
     "pids" "fork_time" "ns" Lower "a fork that succeeds, the mean of those up to the limit";
@@ -90,13 +92,16 @@ metrics! {
     "interference" "victim_rate" "1/s" Higher "pieces of work, or requests answered, that the measured container does a second";
     "interference" "victim_rtt" "ns" Lower "from sending a request until its reply has arrived, in the measured container";
     "interference" "victim_latency" "ns" Lower "how long a read from the disk takes in the measured container";
+    "interference" "neighbour_killed" "ratio" Lower "whether its memory limit had ended the neighbour before the measured container was done";
 }
 
-/// A metric that an experiment names. The list has every name that is used, as each experiment's tests say; one that it
-/// lacked would be taken for the first.
+/// A metric that an experiment names.
+///
+/// # Panics
+/// When the list lacks it. It has every name that is used, as each experiment's tests say.
 #[must_use]
 pub fn named(name: &str) -> &'static Metric {
-    find(name).unwrap_or(&METRICS[0])
+    find(name).unwrap_or_else(|| panic!("the list of metrics has no `{name}`"))
 }
 
 /// Looks a metric up by its name.

@@ -210,7 +210,7 @@ pub struct EnforcementRow {
     pub accounted: Option<f64>,
     /// The base unit of the three.
     pub unit: String,
-    /// `(achieved - requested) / requested`, in percent.
+    /// `(judged - requested) / requested`, in percent, of the value that is judged.
     pub error_pct: f64,
     /// The lower end of its 95 % interval.
     pub error_ci95_low: f64,
@@ -224,6 +224,19 @@ pub struct EnforcementRow {
     pub verdict: Verdict,
     /// The marks of the blocks that it was made from, joined; `starved` is the reason why a row could not be judged.
     pub flags: Flags,
+    /// Which value is judged.
+    pub judged: enforcement::Judged,
+}
+
+impl EnforcementRow {
+    /// The value that is held against what was requested; 0 where an account is judged and none is kept.
+    #[must_use]
+    pub fn judged_value(&self) -> f64 {
+        match self.judged {
+            enforcement::Judged::Achieved => self.achieved,
+            enforcement::Judged::Accounted => self.accounted.unwrap_or(0.0),
+        }
+    }
 }
 
 /// A judgement on one check.

@@ -152,6 +152,7 @@ impl Row for EnforcementRow {
         "tolerance_pct",
         "verdict",
         "flags",
+        "judged",
     ];
 
     fn fields(&self) -> Result<Vec<String>, RecordError> {
@@ -170,6 +171,7 @@ impl Row for EnforcementRow {
             &self.tolerance_pct,
             &self.verdict,
             &self.flags,
+            &self.judged,
         ]))
     }
 }
@@ -188,7 +190,10 @@ impl Row for EnforcementSample {
         "tolerance_pct",
         "start_ns",
         "flags",
+        "judged",
     ];
+
+    const ADDED: &'static [&'static str] = &["judged"];
 
     fn fields(&self) -> Result<Vec<String>, RecordError> {
         Ok(texts(&[
@@ -204,6 +209,7 @@ impl Row for EnforcementSample {
             &self.tolerance_pct,
             &self.start_ns,
             &self.flags,
+            &self.judged,
         ]))
     }
 }
@@ -223,6 +229,7 @@ impl ReadRow for EnforcementSample {
             tolerance_pct: line.value("tolerance_pct", NUMBER)?,
             start_ns: line.value("start_ns", WHOLE)?,
             flags: flags(line)?,
+            judged: line.optional("judged", "`achieved` or `accounted`")?.unwrap_or_default(),
         })
     }
 }

@@ -15,6 +15,9 @@ pub(super) trait Row {
     /// The columns, in order.
     const COLUMNS: &'static [&'static str];
 
+    /// Those of them that tables of earlier versions lack; they read as empty there.
+    const ADDED: &'static [&'static str] = &[];
+
     /// The fields, one a column.
     ///
     /// # Errors
@@ -56,12 +59,15 @@ pub(super) fn from_csv<R: ReadRow>(text: &str, path: &Path, cases: &BTreeSet<&st
         source,
     };
     let header = reader.headers().map_err(malformed)?.clone();
-    let position = |column: &&str| {
-        header.iter().position(|name| name == *column).ok_or_else(|| RecordError::MissingColumn {
+    let position = |column: &&str| match header.iter().position(|name| name == *column) {
+        Some(position) => Ok(position),
+        // Beyond every line's end.
+        None if R::ADDED.contains(column) => Ok(usize::MAX),
+        None => Err(RecordError::MissingColumn {
             path: path.to_owned(),
             column: (*column).to_owned(),
             header: R::COLUMNS.join(","),
-        })
+        }),
     };
     let columns = R::COLUMNS.iter().map(position).collect::<Result<Vec<usize>, _>>()?;
     let mut rows = Vec::new();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use crate::record::enforcement::EnforcementSample;
+use crate::record::enforcement::{EnforcementSample, Judged};
 use crate::record::metric;
 use crate::record::summary::SummaryRow;
 use crate::record::{
@@ -417,6 +417,7 @@ pub(super) fn enforcement() -> Vec<EnforcementRow> {
             tolerance_pct: tolerance,
             verdict,
             flags: Flags::default(),
+            judged: Judged::default(),
         }
     };
     vec![
@@ -455,12 +456,12 @@ pub(super) fn enforced() -> RunRecord {
                 accounted: row.accounted,
                 tolerance_pct: row.tolerance_pct,
                 start_ns: block.start_ns,
+                judged: Judged::Achieved,
                 flags: Flags { warmup: block.warmup, ..Flags::default() },
             });
         }
         let mut start_ns = block.start_ns;
-        for (phase, duration_ns) in [("touch", 31_000_000), ("crossing", 40_000), ("kill", 900_000), ("event", 60_000)]
-        {
+        for (phase, duration_ns) in [("touch", 31_000_000), ("event", 60_000), ("kill", 900_000)] {
             run.phases.push(PhaseRow {
                 case: "memory/builtin/limit/64M".to_owned(),
                 block: block.block,

@@ -36,9 +36,15 @@ pub(super) fn sentences(run: &RunRecord, summary: &[SummaryRow]) -> Vec<String> 
                 return format!("beside a {neighbour} neighbour without limits {kept}");
             }
             let back = unlimited(&neighbour).map_or_else(String::new, |without| given_back(*ratio, without));
-            format!("with {} {kept}{back}", phrase(&neighbour, &limit))
+            let ended = if is_killed(summary, &row.case) { ", which ended it," } else { "" };
+            format!("with {}{ended} {kept}{back}", phrase(&neighbour, &limit))
         })
         .collect()
+}
+
+/// Whether the neighbour of a case was mostly ended by its own limit.
+fn is_killed(summary: &[SummaryRow], case: &str) -> bool {
+    summary.iter().any(|row| row.case == case && row.metric == "neighbour_killed" && row.p50 > 0.5)
 }
 
 /// What a limit gives back of what the neighbour takes without it; nothing is said where it takes nothing.

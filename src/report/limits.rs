@@ -1,5 +1,6 @@
 //! Enforcement in plain words: what holds, what does not, and what the data cannot tell.
 
+use crate::record::enforcement::Judged;
 use crate::record::{EnforcementRow, Verdict};
 
 use super::figure;
@@ -70,8 +71,9 @@ fn sentence(row: &EnforcementRow) -> String {
     if row.controller == "devices" {
         return format!("{what}: {}: {end}", access(row));
     }
-    let values =
-        format!("{} achieved of {}", figure::value(row.achieved, &row.unit), figure::value(row.requested, &row.unit));
+    let verb = if row.judged == Judged::Accounted { "charged" } else { "achieved" };
+    let [seen, asked] = [row.judged_value(), row.requested].map(|value| figure::value(value, &row.unit));
+    let values = format!("{seen} {verb} of {asked}");
     let side = match row.verdict {
         Verdict::Pass => "within",
         Verdict::Fail => "outside",

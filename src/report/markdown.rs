@@ -79,14 +79,14 @@ fn write_enforcement(out: &mut String, run: &RunRecord) {
     }
     let _ = writeln!(
         out,
-        "| | limit | case | requested | achieved | error (95 %) | tolerance |\n|---|---|---|--:|--:|--:|--:|"
+        "| | limit | case | requested | achieved or charged | error (95 %) | tolerance |\n|---|---|---|--:|--:|--:|--:|"
     );
     for row in run.enforcement.iter().take(ROWS) {
         let cells = [
             format!("{} {}", row.controller, row.setting),
             row.case.clone(),
             figure::value(row.requested, &row.unit),
-            figure::value(row.achieved, &row.unit),
+            figure::value(row.judged_value(), &row.unit),
             limits::error(row),
             format!("±{} %", row.tolerance_pct),
         ]

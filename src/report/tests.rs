@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::fixture;
 use super::{Rendered, render, to_memory};
+use crate::record::enforcement::Judged;
 use crate::record::{CaseRecord, CheckRow, EnforcementRow, Flags, RunRecord, Verdict};
 
 fn rendered(run: &RunRecord) -> Rendered {
@@ -341,6 +342,7 @@ fn enforcement_rows_have_a_table() {
         tolerance_pct: 2.0,
         verdict: Verdict::Pass,
         flags: Flags::default(),
+        judged: Judged::default(),
     });
     let html = rendered(&run).html;
     let row = html.split("<tr>").find(|row| row.contains("memory limit")).unwrap();

@@ -84,7 +84,7 @@ impl Runtime for Floor {
             }
         };
         let plan = self.plan(&request, join)?;
-        let child = launch(plan, flags as u32 as u64, None, Memory::Copied)
+        let child = launch(plan, flags as u32 as u64, None, Memory::Shared)
             .map_err(RuntimeError::while_doing("cloning into new namespaces"))?;
         Ok(Box::new(FloorInstance { child, requested_ns: request.requested_ns }))
     }

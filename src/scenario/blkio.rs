@@ -29,7 +29,7 @@ pub(super) const KEYS: &[super::Key] = &[
     ("setting", "read_bps, write_bps, read_iops, write_iops, weight", "required", "what is limited"),
     ("bps", "\"64K\" to \"4G\"", "\"8M\"", "the rates of read_bps and write_bps, in bytes a second"),
     ("iops", "10 to 1000000", "1000", "the rates of read_iops and write_iops, in operations a second"),
-    ("weights", "\"A:B\", each 1 to 1000", "\"2:1\"", "the BFQ weights of two containers"),
+    ("weights", "\"A:B\", each 1 to 1000", "\"200:100\"", "the BFQ weights of two containers"),
     (
         "io",
         "direct, buffered, synced",

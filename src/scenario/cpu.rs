@@ -56,7 +56,7 @@ const AROUND: Duration = Duration::from_millis(200);
 pub(super) fn metrics(case: &CpuCase) -> &'static [&'static str] {
     match case.setting {
         CpuSetting::Shares { .. } => &["harness_cpu", "longest_stall", "turn"],
-        CpuSetting::Quota { .. } => &["harness_cpu", "longest_stall", "throttled_periods"],
+        CpuSetting::Quota { .. } => &["harness_cpu", "longest_stall", "throttled_periods", "cpu_pressure"],
         CpuSetting::Cpuset { .. } => &["harness_cpu", "placement_looks"],
         CpuSetting::Wakeup { .. } => &["harness_cpu", "wakeup_latency"],
     }

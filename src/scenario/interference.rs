@@ -82,6 +82,7 @@ impl InterferenceCase {
 /// What a case measures.
 pub(super) fn metrics(case: &InterferenceCase) -> &'static [&'static str] {
     match case.neighbour {
+        Neighbour::Memory if case.limit == NeighbourLimit::Memory => &["victim_rate", "neighbour_killed"],
         Neighbour::Cpu | Neighbour::Memory => &["victim_rate"],
         Neighbour::Block => &["victim_rate", "victim_latency"],
         Neighbour::Network => &["victim_rate", "victim_rtt"],

@@ -25,7 +25,7 @@ pub(super) fn metrics(setting: MemorySetting) -> &'static [&'static str] {
             &["page_touch", "charge_batch", "kill_delay", "oom_event_delay"]
         }
         MemorySetting::Cache => &["page_read"],
-        MemorySetting::Soft => &["page_touch", "soft_excess"],
+        MemorySetting::Soft => &["page_touch", "soft_excess", "memory_pressure"],
         MemorySetting::Shrink => &["shrink_time"],
         MemorySetting::ShrinkCache => &["shrink_time", "cache_kept"],
     }

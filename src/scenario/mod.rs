@@ -70,7 +70,8 @@ mod tests;
 /// What the command line adds to a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Divide blocks and durations so that the whole ends within about 20 s.
+    /// Divide blocks and durations, so that the whole ends within about 20 s, or about half a minute where limits
+    /// need their time.
     pub quick: bool,
     /// `KEY=VALUE` with a dotted path: `run.blocks=5`, `experiment.0.duration=2s`, `experiment.startup.per_block=3`.
     pub overrides: Vec<String>,
@@ -289,7 +290,7 @@ pub enum CpuSetting {
 named! {
     /// What can be put under test.
     RuntimeKind {
-        /// A bare clone3 and exec with the same namespaces: the least that any runtime must pay.
+        /// A bare clone3 and exec with the same namespaces, launched as the built-in runtime launches.
         Floor = "floor",
         /// isobench's own container runtime.
         Builtin = "builtin",

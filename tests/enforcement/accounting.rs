@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use isobench::cgroup::Controller;
 use isobench::experiment::accounting::AccountingExperiment;
-use isobench::experiment::{EnforcementObservation, Experiment, Observations, Stop};
+use isobench::experiment::{EnforcementObservation, Experiment, Judged, Observations, Stop};
 use isobench::record::enforcement::signed_error_pct;
 use isobench::runtime::{Runtime, by_kind};
 use isobench::scenario::RuntimeKind;
@@ -49,13 +49,13 @@ fn builtin() -> Result<Arc<dyn Runtime>, Box<dyn Error>> {
 }
 
 fn error(row: &EnforcementObservation) -> f64 {
-    signed_error_pct(row.achieved, row.requested)
+    signed_error_pct(row.accounted.unwrap_or(0.0), row.requested)
 }
 
 fn cpu_time_is_charged() -> Outcome {
     for ms in [1, 100] {
         for row in measure(Amount::Cpu(Duration::from_millis(ms)), builtin()?)? {
-            assert!(row.requested >= ms as f64 * 1e6, "{row:?}");
+            assert!(row.requested >= ms as f64 * 1e6 && row.judged == Judged::Accounted, "{row:?}");
             assert!(error(&row).abs() <= row.tolerance_pct, "{row:?}");
         }
     }

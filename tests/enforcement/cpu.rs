@@ -136,6 +136,7 @@ fn measure_until(
             achieved: row.achieved,
             accounted: row.accounted,
             tolerance_pct: row.tolerance_pct,
+            judged: row.judged,
             start_ns: row.start_ns,
             flags: Flags::default(),
         }));

@@ -1,5 +1,6 @@
 //! The memory experiment on the real kernel: right with the built-in runtime, failed with every wrong one.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -109,6 +110,12 @@ fn the_limit_is_kept_to_a_batch_of_pages() -> Outcome {
         assert_eq!(value(&seen, "charge_batch"), Some(64.0 * pages));
         let (kill, event) = (value(&seen, "kill_delay"), value(&seen, "oom_event_delay"));
         assert!(kill.is_some_and(|delay| delay > 0.0) && event.is_some_and(|delay| delay > 0.0));
+        // The timeline has no gaps, and ends with the later of the two.
+        let steps: BTreeSet<&str> = seen.phases.iter().map(|phase| phase.phase).collect();
+        assert_eq!(steps, BTreeSet::from(["touch", "event", "kill"]));
+        assert!(seen.phases.windows(2).all(|pair| pair[0].start_ns + pair[0].duration_ns == pair[1].start_ns));
+        let after: u64 = seen.phases.iter().filter(|phase| phase.phase != "touch").map(|phase| phase.duration_ns).sum();
+        assert_eq!(after as f64, kill.unwrap_or(0.0).max(event.unwrap_or(0.0)), "{:?}", seen.phases);
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ pub(super) fn starved(rows: &[EnforcementObservation], wait_ns: u64, window_ns: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::Judged;
 
     fn row(setting: &str, achieved: f64, tolerance_pct: f64) -> EnforcementObservation {
         EnforcementObservation {
@@ -37,6 +38,7 @@ mod tests {
             accounted: None,
             tolerance_pct,
             start_ns: 0,
+            judged: Judged::Achieved,
         }
     }
 

@@ -11,6 +11,7 @@ use super::stage::{Scene, Stage};
 use super::{EnforcementObservation, failed, mixed_up, push};
 use crate::cgroup::cpuset::members;
 use crate::cgroup::{Controller, Limits};
+use crate::experiment::Judged;
 use crate::experiment::{ExperimentError, Observations};
 use crate::workload::result::{Line, Window};
 use crate::workload::roam::Roam;
@@ -66,6 +67,7 @@ impl Placement<'_> {
                 accounted,
                 tolerance_pct: 0.0,
                 start_ns: window.start_ns,
+                judged: Judged::Achieved,
             });
         };
         nothing("looks", "count", result.looks_beyond, None);

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use super::failed;
 use super::stage::Scene;
-use super::{failed, metric_named};
 use crate::cgroup::cpu::{Quota, Throttling, throttling, usage_ns};
-use crate::cgroup::{CgroupError, Controller, Group, Hierarchy, Limits, read};
+use crate::cgroup::{CgroupError, Controller, Group, Hierarchy, Limits, pressure, read};
 use crate::experiment::network::end::{End, EndError, sleep_until};
 use crate::experiment::{ExperimentError, Observation, Observations};
+use crate::record::metric;
 use crate::runtime::{Instance, Network, Runtime, StartRequest};
 use crate::sys::clock;
 use crate::workload::burn::{Burn, LEAD_NS, Phase, Spin, TAIL_NS};
@@ -74,6 +75,9 @@ pub(super) struct Reading {
     pub usage_ns: Vec<Option<u64>>,
     /// What the quota did to each.
     pub throttling: Vec<Option<Throttling>>,
+    /// How long a thread of the first member's group has stood still for want of a CPU, in ns, where the kernel tells
+    /// (v2).
+    pub stalled_ns: Option<u64>,
     /// CPU time charged to the first member's group on each CPU, where the kernel tells (v1).
     pub per_cpu_ns: Option<Vec<u64>>,
     /// How long each CPU has been idle, in ns; empty where nobody asked.
@@ -307,7 +311,11 @@ impl Reading {
             reading.usage_ns.push(place(Controller::Cpuacct).map(usage_ns).transpose()?);
             reading.throttling.push(place(Controller::Cpu).map(throttling).transpose()?);
         }
-        let first = groups(ends).next().flatten().and_then(|group| group.place(Controller::Cpuacct));
+        let first = groups(ends).next().flatten();
+        if let Some(path) = first.and_then(Group::unified) {
+            reading.stalled_ns = pressure::read(path)?.cpu.map(|pressure| pressure.some.total_ns);
+        }
+        let first = first.and_then(|group| group.place(Controller::Cpuacct));
         if let Some(place) = first.filter(|place| place.hierarchy == Hierarchy::V1) {
             let text = read(&place.path, "cpuacct.usage_percpu")?;
             reading.per_cpu_ns = text.split_whitespace().map(|number| number.parse().ok()).collect();
@@ -382,7 +390,7 @@ impl Seen {
         for (iteration, (opened, closed)) in (0..).zip(&self.readings) {
             let used = closed.harness_ns.saturating_sub(opened.harness_ns) as f64;
             let value = used / (closed.at_ns - opened.at_ns).max(1) as f64;
-            let metric = metric_named("harness_cpu");
+            let metric = metric::named("harness_cpu");
             into.values.push(Observation { metric, iteration, value, start_ns: opened.at_ns });
         }
     }

@@ -44,6 +44,7 @@ use super::stage::Scene;
 use super::trace::{Course, whole_periods};
 use super::{EnforcementObservation, TOLERANCE_PCT, mixed_up, ns, push, tick_ns};
 use crate::cgroup::{Limits, cpu};
+use crate::experiment::Judged;
 use crate::experiment::{ExperimentError, Observations};
 use crate::scenario::CpuSpin;
 use crate::units::Limit;
@@ -97,19 +98,36 @@ impl Quota {
     }
 
     pub(super) fn measure(&self, scene: Scene<'_>, into: &mut Observations) -> Result<(), ExperimentError> {
-        let stage = scene.stage;
+        let threads = threads(self.percent);
+        let cpus: Vec<u32> = scene.stage.cpus.iter().rev().take(threads as usize).copied().collect();
+        let seen = self.perform(scene, threads, &cpus)?;
+        seen.push_harness(into);
+        let (Some(window), Some((opened, closed))) = (seen.windows.first(), seen.readings.first()) else {
+            return Err(mixed_up());
+        };
+        self.observe(&seen, threads, &cpus, into)?;
+        push(into, "longest_stall", longest_gap_ns(&seen) as f64, window.start_ns);
+        if let Some(periods) = throttled_periods(opened, closed) {
+            push(into, "throttled_periods", periods as f64, window.start_ns);
+        }
+        if let (Some(before), Some(after)) = (opened.stalled_ns, closed.stalled_ns) {
+            push(into, "cpu_pressure", after.saturating_sub(before) as f64, window.start_ns);
+        }
+        Ok(())
+    }
+
+    /// Lets the container spin for a window, again where others disturbed it.
+    fn perform(&self, scene: Scene<'_>, threads: u32, cpus: &[u32]) -> Result<Seen, ExperimentError> {
         let spin = match self.spin {
             CpuSpin::Checked => Spin::Checked,
             CpuSpin::Free => Spin::Free,
         };
-        let threads = threads(self.percent);
-        let cpus: Vec<u32> = stage.cpus.iter().rev().take(threads as usize).copied().collect();
         let quota = cpu::Quota { quota: self.period * self.percent() / 100, period: self.period };
         let compose = |windows: &[Window]| {
             let phases = windows.iter().map(|window| Phase { window: *window, burn: true }).collect();
             let limits = Limits { cpu_quota: Some(quota), ..Limits::default() };
-            let workload = Burn { threads, cpus: cpus.clone(), spin, phases }.to_words();
-            vec![Member { workload, limits, parent: Arc::clone(&stage.stand) }]
+            let workload = Burn { threads, cpus: cpus.to_vec(), spin, phases }.to_words();
+            vec![Member { workload, limits, parent: Arc::clone(&scene.stage.stand) }]
         };
         let unlimited = self.percent == Limit::Max;
         let programme = Programme {
@@ -125,8 +143,11 @@ impl Quota {
             }
             seen = perform(scene, programme, 1, &compose)?;
         }
-        seen.push_harness(into);
+        Ok(seen)
+    }
 
+    /// The row on the quota.
+    fn observe(&self, seen: &Seen, threads: u32, cpus: &[u32], into: &mut Observations) -> Result<(), ExperimentError> {
         let (Some(window), Some((opened, closed)), [Line::Burn(result)]) =
             (seen.windows.first(), seen.readings.first(), seen.lines.as_slice())
         else {
@@ -136,10 +157,10 @@ impl Quota {
             result.threads.iter().map(|thread| thread.phases.first().ok_or_else(mixed_up)).collect::<Result<_, _>>()?;
         let courses: Vec<Course<'_>> = traces.iter().map(|trace| Course(&trace.points)).collect();
         let used = |from, to| courses.iter().map(|course| course.between(from, to).cpu_ns).sum::<f64>();
-
+        let unlimited = self.percent == Limit::Max;
         let achieved = if unlimited {
             let used_ns = used(window.start_ns, window.end_ns);
-            used_ns / (used_ns + idle_ns(opened, closed, &cpus, *window))
+            used_ns / (used_ns + idle_ns(opened, closed, cpus, *window))
         } else {
             let whole = whole_periods(&courses, ns(self.period), *window);
             used(whole.start_ns, whole.end_ns) / whole.elapsed_ns() as f64
@@ -154,11 +175,8 @@ impl Quota {
             accounted: opened.accounted(closed, *window, 0, achieved, used),
             tolerance_pct: self.tolerance_pct(tick_ns()),
             start_ns: window.start_ns,
+            judged: Judged::Achieved,
         });
-        push(into, "longest_stall", longest_gap_ns(&seen) as f64, window.start_ns);
-        if let Some(periods) = throttled_periods(opened, closed) {
-            push(into, "throttled_periods", periods as f64, window.start_ns);
-        }
         Ok(())
     }
 

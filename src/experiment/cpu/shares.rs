@@ -38,6 +38,7 @@ use super::trace::{Course, instants, longest_common_gap_ns, parts, usual_turn};
 use super::{EnforcementObservation, TOLERANCE_PCT, mixed_up, push, tick_ns};
 use crate::cgroup::cpu::{shares as shares_of, weight};
 use crate::cgroup::{Group, Hierarchy};
+use crate::experiment::Judged;
 use crate::experiment::{ExperimentError, Observations};
 use crate::workload::burn::{Phase, PhaseTrace};
 use crate::workload::result::{Line, Window};
@@ -289,6 +290,7 @@ impl Round<'_> {
             accounted: accounted.filter(|accounted| accounted.is_finite()),
             tolerance_pct: tolerance_pct(requested, self.case.duration_ns, tick_ns()),
             start_ns: self.window.start_ns,
+            judged: Judged::Achieved,
         });
     }
 }

@@ -3,13 +3,10 @@
 
 use std::sync::Arc;
 
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
-
 use super::failed;
 use crate::cgroup::favour::{Favour, MOST_SHARES};
 use crate::cgroup::{Controller, Group, Hierarchy, Layout, Limits};
-use crate::experiment::{ExperimentError, Stop};
+use crate::experiment::{ExperimentError, Stop, cpus};
 use crate::runtime::Runtime;
 
 /// What a case is measured with.
@@ -42,7 +39,8 @@ impl Stage {
             }
         }
         let hierarchy = layout.place(Controller::Cpu).map_or(Hierarchy::V1, |place| place.hierarchy);
-        let cpus = allowed_cpus()?;
+        let mut cpus = cpus::allowed()?;
+        cpus.reverse();
         if cpus.len() < threads {
             let have = cpus.len();
             let reason = format!("so much CPU time needs {threads} CPUs, and {have} may be used here");
@@ -76,10 +74,4 @@ impl Stage {
             Err(_) => Ok(()),
         }
     }
-}
-
-fn allowed_cpus() -> Result<Vec<u32>, ExperimentError> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).map_err(failed("asking which CPUs are allowed"))?;
-    let cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
-    Ok(cpus.map(|cpu| cpu as u32).collect())
 }

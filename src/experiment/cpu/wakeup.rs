@@ -2,8 +2,9 @@
 
 use super::crew::{Member, Programme, burner, perform};
 use super::stage::Scene;
-use super::{failed, metric_named, mixed_up, push};
+use super::{failed, mixed_up, push};
 use crate::experiment::{ExperimentError, HistogramObservation, Observations};
+use crate::record::metric;
 use crate::workload::burn::Phase;
 use crate::workload::doze::Doze;
 use crate::workload::result::{Line, Window};
@@ -41,7 +42,7 @@ impl Wakeup<'_> {
         };
         let histogram = result.latency.decode().map_err(failed("reading the sleeper's latencies"))?;
         push(into, "wakeup_latency", histogram.value_at_quantile(0.5) as f64, window.start_ns);
-        let metric = metric_named("wakeup_latency");
+        let metric = metric::named("wakeup_latency");
         into.histograms.push(HistogramObservation { metric, iteration: 0, histogram });
         Ok(())
     }

@@ -91,7 +91,7 @@ impl Interference {
         ]);
         let metric = metric::named("victim_latency");
         into.histograms.push(HistogramObservation { metric, iteration: 0, histogram: latency });
-        neighbour.map_or(Ok(()), super::Program::finish)?;
+        self.end_neighbour(neighbour, into)?;
         victim.finish()
     }
 }

@@ -11,7 +11,7 @@ use super::super::subject::{SLICE, Subject};
 use super::{Memory, baseline, further_tables, row, usage, value};
 use crate::cgroup::oom::OomWatch;
 use crate::cgroup::{Controller, Hierarchy, Limits, Place, memory};
-use crate::experiment::{EnforcementObservation, ExperimentError, Observations, Stop};
+use crate::experiment::{EnforcementObservation, ExperimentError, Judged, Observations, PhaseObservation, Stop};
 use crate::scenario::{MemoryCase, MemorySetting};
 use crate::sys::clock;
 use crate::sys::region::page_size;
@@ -97,6 +97,25 @@ struct End {
     bystander_lives: bool,
 }
 
+impl End {
+    /// The kill as phases without gaps: the touching, then what came next, be it the event or the reaping. None where
+    /// nobody was killed.
+    fn timeline(&self, begin_ns: u64) -> Vec<PhaseObservation> {
+        let Some(killed_ns) = self.killed_ns else { return Vec::new() };
+        let mut ends = vec![(self.touched_ns, "touch"), (killed_ns, "kill")];
+        ends.extend(self.event_ns.map(|event_ns| (event_ns, "event")));
+        ends.sort_unstable();
+        let mut start_ns = begin_ns;
+        let phase = |(end_ns, phase)| {
+            let duration_ns = u64::saturating_sub(end_ns, start_ns);
+            let observation = PhaseObservation { iteration: 0, phase, start_ns, duration_ns };
+            start_ns += duration_ns;
+            observation
+        };
+        ends.into_iter().map(phase).collect()
+    }
+}
+
 pub(super) fn measure(memory: &Memory, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
     let start_ns = clock::now_ns();
     let page = page_size() as f64;
@@ -130,8 +149,10 @@ pub(super) fn measure(memory: &Memory, into: &mut Observations, stop: Stop<'_>) 
     });
     if usage.is_none() || peak.is_some() {
         into.enforcement.push(EnforcementObservation {
+            accounted: peak.map(|peak| peak as f64),
+            judged: Judged::Accounted,
             tolerance_pct: ACCOUNTING_TOLERANCE_PCT,
-            ..row(format!("{setting}/accounted"), "bytes", in_use, peak.unwrap_or(0) as f64, start_ns)
+            ..row(format!("{setting}/accounted"), "bytes", in_use, in_use, start_ns)
         });
     }
     into.enforcement.extend([
@@ -139,6 +160,7 @@ pub(super) fn measure(memory: &Memory, into: &mut Observations, stop: Stop<'_>) 
         row(format!("{setting}/events"), "count", 1.0, seen, start_ns),
     ]);
 
+    into.phases.extend(end.timeline(begin_ns));
     let touching = (end.touched_ns - begin_ns) as f64 / (end.touched - 1 - SINGLE_STEPS).max(1) as f64;
     into.values.push(value("page_touch", touching, begin_ns));
     into.values.extend(batch.map(|pages| value("charge_batch", pages as f64, start_ns)));

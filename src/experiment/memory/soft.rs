@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::super::subject::Subject;
 use super::{Memory, baseline, further_tables, row, usage, value};
-use crate::cgroup::{Hierarchy, Limits};
+use crate::cgroup::{Group, Hierarchy, Limits, pressure};
 use crate::experiment::{EnforcementObservation, ExperimentError, Observations, Stop};
 use crate::sys::clock;
 use crate::sys::region::page_size;
@@ -50,6 +50,7 @@ pub(super) fn measure(memory: &Memory, into: &mut Observations, stop: Stop<'_>) 
     }
     let (touched, touched_ns) = (subject.board.get(word::TOUCHED), subject.board.get(word::TOUCHED_NS));
     let usage = usage(&subject)?;
+    let stalled = stalled_ns(&subject)?;
     subject.remove()?;
 
     let requested = limit as f64 * page;
@@ -65,7 +66,15 @@ pub(super) fn measure(memory: &Memory, into: &mut Observations, stop: Stop<'_>) 
             row("soft/throttled".to_owned(), "count", 1.0, if slowed > 0 { 1.0 } else { 0.0 }, start_ns),
         ]);
     }
+    into.values.extend(stalled.map(|ns| value("memory_pressure", ns as f64, start_ns)));
     into.values.push(value("soft_excess", (in_use - requested).max(0.0) / requested, start_ns));
     into.values.push(value("page_touch", (touched_ns - begin_ns) as f64 / (touched - 1).max(1) as f64, begin_ns));
     Ok(())
+}
+
+/// How long the container stood still for want of memory, where the kernel tells (v2).
+fn stalled_ns(subject: &Subject) -> Result<Option<u64>, ExperimentError> {
+    let Some(path) = subject.group().and_then(Group::unified) else { return Ok(None) };
+    let pressure = pressure::read(path).map_err(ExperimentError::while_doing("reading the pressure account"))?;
+    Ok(pressure.memory.map(|pressure| pressure.some.total_ns))
 }

@@ -92,9 +92,9 @@ fn of_row<'a>(data: &Data<'a>, row: &EnforcementRow, name: String, index: usize)
     let fits = |sample: &&EnforcementSample| {
         (&sample.case, &sample.controller, &sample.setting) == (&row.case, &row.controller, &row.setting)
             && sample.requested > 0.0
-            && sample.achieved.is_finite()
+            && sample.judged_value().is_finite()
     };
-    let point = |sample: &'a EnforcementSample| (sample, 100.0 * sample.achieved / sample.requested);
+    let point = |sample: &'a EnforcementSample| (sample, 100.0 * sample.judged_value() / sample.requested);
     let points = data.run.enforcement_samples.iter().filter(fits).map(point).collect();
     (Look { name, ink: Ink::contender(index), dashed: false }, points)
 }

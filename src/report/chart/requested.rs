@@ -19,7 +19,7 @@ pub(super) fn charts(data: &Data<'_>) -> Result<Vec<Chart>, ChartError> {
             (row.controller.as_str(), row.unit.as_str()) == (controller, unit)
                 && controller != "devices"
                 && row.requested > 0.0
-                && row.achieved > 0.0
+                && row.judged_value() > 0.0
         };
         let rows: Vec<&EnforcementRow> = data.run.enforcement.iter().filter(usable).collect();
         if rows.iter().any(|row| row.requested != rows[0].requested) {
@@ -30,7 +30,7 @@ pub(super) fn charts(data: &Data<'_>) -> Result<Vec<Chart>, ChartError> {
 }
 
 fn chart(controller: &str, unit: &str, rows: &[&EnforcementRow]) -> Result<Chart, ChartError> {
-    let values = rows.iter().flat_map(|row| [row.requested, row.achieved]);
+    let values = rows.iter().flat_map(|row| [row.requested, row.judged_value()]);
     let (low, high) = extent(values).unwrap_or((1.0, 2.0));
     let air = (high / low).powf(0.06).max(1.1);
     let (low, high) = (low / air, high * air);
@@ -62,14 +62,14 @@ fn chart(controller: &str, unit: &str, rows: &[&EnforcementRow]) -> Result<Chart
             plot.line(vec![(low, low * above), (high / above, high)], style)?;
             plot.line(vec![(low / below, low), (high, high * below)], style)?;
         }
-        rows.iter().try_for_each(|row| mark(plot, (row.requested, row.achieved), row.verdict))
+        rows.iter().try_for_each(|row| mark(plot, (row.requested, row.judged_value()), row.verdict))
     })
 }
 
 fn describe(rows: &[&EnforcementRow]) -> String {
     let of = |(row, name): (&&EnforcementRow, String)| {
         let value = |value| figure::value(value, &row.unit);
-        format!("{name}: {} of {}", value(row.achieved), value(row.requested))
+        format!("{name}: {} of {}", value(row.judged_value()), value(row.requested))
     };
     format!("Achieved of requested. {}.", rows.iter().zip(settings(rows)).map(of).collect::<Vec<_>>().join("; "))
 }
