@@ -41,7 +41,9 @@ const NOISY_THREADS: u32 = 4;
 /// What a memory neighbour walks through, in bytes.
 const NOISY_BYTES: u64 = 128 << 20;
 /// What its victim walks through: about a second-level cache, so that it feels what happens behind it.
-const VICTIM_BYTES: u64 = 2 << 20;
+const VICTIM_BYTES: u64 = 16 << 20;
+/// Flows of a network neighbour, each as fast as it goes. Of datagrams: TCP would hold itself back.
+const FLOOD_STREAMS: u32 = 4;
 /// The limits that hold a neighbour back.
 const SHARES: u64 = 64;
 const QUOTA: cpu::Quota = cpu::Quota { quota: Duration::from_millis(2), period: Duration::from_millis(20) };
@@ -113,17 +115,17 @@ impl Interference {
     /// Looks whether the neighbour ran to the end of the victim's window, and ends it. Its own memory limit may end it
     /// before, which is told; nothing else may.
     fn end_neighbour(&self, neighbour: Option<Program>, into: &mut Observations) -> Result<(), ExperimentError> {
-        let Some(neighbour) = neighbour else { return Ok(()) };
+        let Some(mut neighbour) = neighbour else { return Ok(()) };
         let ran = neighbour.is_running()?;
         if self.case.limit == NeighbourLimit::Memory {
             let killed = neighbour.group()?.usage().map_err(failed("asking for the neighbour's end"))?;
             let killed = killed.memory.is_some_and(|memory| memory.oom_kills > 0);
             if !ran && !killed {
-                return Err(ended_early());
+                return Err(neighbour.why_it_ended());
             }
             into.values.push(Observation::first("neighbour_killed", if ran { 0.0 } else { 1.0 }, clock::now_ns()));
         } else if !ran {
-            return Err(ended_early());
+            return Err(neighbour.why_it_ended());
         }
         neighbour.finish()
     }
@@ -165,10 +167,11 @@ impl Interference {
             let flow = |flow: &mut Flow| {
                 if let Role::Client(client) = &mut flow.role {
                     client.duration = self.case.duration + PATIENCE;
+                    client.streams = FLOOD_STREAMS;
                 }
             };
             Some(self.flow(
-                Test::TcpStream,
+                Test::UdpStream,
                 ["the neighbour's server", "the neighbour"],
                 self.limits(stage),
                 flow,
@@ -273,10 +276,6 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     ExperimentError::while_doing(doing)
-}
-
-fn ended_early() -> ExperimentError {
-    failed("measuring")("the neighbour ended before the measured container was done".to_owned())
 }
 
 fn out_of_order() -> ExperimentError {

@@ -3,6 +3,7 @@
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -121,6 +122,15 @@ impl Program {
                 Err(errno) => return Err(self.failed(io::Error::from(errno))),
                 Ok(_) => return Ok(!fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))),
             }
+        }
+    }
+
+    /// The error of a program that should still run: what it says, or how it ended.
+    pub(super) fn why_it_ended(&mut self) -> ExperimentError {
+        let never = AtomicBool::new(false);
+        match self.line::<Value>(Duration::from_secs(1), Stop(&never)) {
+            Ok(line) => self.failed(format!("it was done before its time, and printed `{line}`")),
+            Err(error) => error,
         }
     }
 
