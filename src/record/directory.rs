@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::enforcement::judge;
+use super::enforcement::judge_run;
 use super::summary::SummaryRow;
 use super::table::{ReadRow, from_csv, to_csv};
 use super::{BlockRecord, CaseRecord, CheckRow, Fingerprint, RunMeta, RunRecord, SCHEMA_VERSION, Skip};
@@ -215,7 +215,7 @@ impl RunRecord {
             samples: table(dir, SAMPLES, &ids)?,
             phases: table(dir, PHASES, &ids)?,
             histograms: table(dir, HISTOGRAMS, &ids)?,
-            enforcement: judge(&enforcement_samples, meta.seed),
+            enforcement: judge_run(&enforcement_samples, &cases, meta.seed),
             enforcement_samples,
             meta,
             fingerprint,

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EnforcementRow, Flags, Verdict};
+use super::{CaseRecord, EnforcementRow, Flags, Verdict};
 use crate::stats::blocks::Blocks;
 use crate::stats::bootstrap::{Bootstrap, Interval, derive_seed};
 
@@ -115,6 +115,14 @@ pub fn judge(samples: &[EnforcementSample], seed: u64) -> Vec<EnforcementRow> {
         group.push(sample);
     }
     order.iter().filter_map(|key| row(groups.get(key)?, seed)).collect()
+}
+
+/// The same, in the order of a run's cases: blocks take them in another one.
+#[must_use]
+pub fn judge_run(samples: &[EnforcementSample], cases: &[CaseRecord], seed: u64) -> Vec<EnforcementRow> {
+    let mut rows = judge(samples, seed);
+    rows.sort_by_cached_key(|row| cases.iter().position(|case| case.id == row.case));
+    rows
 }
 
 type Key<'a> = (&'a str, &'a str, &'a str);
@@ -321,6 +329,19 @@ mod tests {
         assert_eq!(judged(Some(90.0)).verdict, Verdict::Fail);
         let none = judged(None);
         assert_eq!((none.verdict, none.error_pct, none.accounting_error_pct), (Verdict::Fail, -100.0, None));
+    }
+
+    #[test]
+    fn rows_stand_as_the_cases_do() {
+        let samples = [("b", "x"), ("b", "y"), ("a", "x")].map(|(case, setting)| EnforcementSample {
+            case: case.to_owned(),
+            setting: setting.to_owned(),
+            ..sample(1, 0.5, None)
+        });
+        let cases = ["a", "b"].map(|id| crate::record::fixture::case(id, None));
+        let rows = judge_run(&samples, &cases, 1);
+        let order: Vec<_> = rows.iter().map(|row| (row.case.as_str(), row.setting.as_str())).collect();
+        assert_eq!(order, [("a", "x"), ("b", "x"), ("b", "y")]);
     }
 
     #[test]

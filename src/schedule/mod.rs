@@ -6,7 +6,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::experiment::{Experiment, ExperimentError, Observations, Stop};
-use crate::record::enforcement::{EnforcementSample, judge};
+use crate::record::enforcement::{EnforcementSample, judge_run};
 use crate::record::{BlockRecord, CaseRecord, Fingerprint, HistogramRow, PhaseRow, RunMeta, RunRecord, Sample, Skip};
 use crate::scenario::{Case, RunSettings};
 use crate::sys::clock;
@@ -110,7 +110,7 @@ impl Outcome {
     /// here; a run that a failure ended counts as interrupted too, since blocks are missing.
     #[must_use]
     pub fn into_record(self, meta: RunMeta, fingerprint: Fingerprint) -> RunRecord {
-        let seed = meta.seed;
+        let enforcement = judge_run(&self.enforcement, &self.cases, meta.seed);
         RunRecord {
             meta: RunMeta {
                 duration_ns: self.duration_ns,
@@ -124,7 +124,7 @@ impl Outcome {
             samples: self.samples,
             phases: self.phases,
             histograms: self.histograms,
-            enforcement: judge(&self.enforcement, seed),
+            enforcement,
             enforcement_samples: self.enforcement,
         }
     }
