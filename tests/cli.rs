@@ -199,13 +199,18 @@ fn doctor_says_of_each_ability_whether_it_works_or_why_not() {
     let report: serde_json::Value = serde_json::from_str(&succeeds(&["doctor", "--format", "json"])).unwrap();
     assert!(report["facts"]["kernel"].is_string(), "{report}");
     let findings = report["findings"].as_array().unwrap();
-    for name in ["memory", "pid", "net", "user", "overlay", "CAP_SYS_RESOURCE", "veth", "ipvlan", "nf_tables"] {
+    for name in
+        ["memory", "pid", "net", "user", "overlay", "CAP_SYS_RESOURCE", "bfq", "swap", "two CPUs", "veth", "nf_tables"]
+    {
         let finding =
             findings.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("{name}: {report}"));
         let works = finding["works"].as_bool().unwrap();
         assert!(works || !finding["detail"].as_str().unwrap().is_empty(), "no reason: {finding}");
     }
     let text = succeeds(&["doctor"]);
+    for later in ["macvlan", "ipvlan", "network = \"overlay\""] {
+        assert!(!text.contains(later), "no scenario can have a case of it: {text}");
+    }
     let missing = findings.iter().filter(|finding| finding["works"] == false).count();
     assert_eq!(text.matches("\n    because ").count(), missing, "{text}");
 }

@@ -3,11 +3,13 @@
 use super::{CliError, Ended, output};
 use crate::container::gc;
 use crate::image::embedded;
-use crate::lab::scheduler;
+use crate::lab::{loops, scheduler};
 
 pub(super) fn run() -> Result<Ended, CliError> {
     let collected = gc::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
     let schedulers = scheduler::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
+    // After their schedulers: a device that is gone has none.
+    let devices = loops::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
     let images = embedded::remove_stale()?;
     let mut text = String::new();
     if collected != Default::default() {
@@ -16,6 +18,9 @@ pub(super) fn run() -> Result<Ended, CliError> {
     }
     if schedulers > 0 {
         text.push_str(&format!("put back the schedulers of {schedulers} loop devices\n"));
+    }
+    if devices > 0 {
+        text.push_str(&format!("removed {devices} loop devices that were added\n"));
     }
     if images > 0 {
         text.push_str(&format!("removed {images} self images of other builds\n"));

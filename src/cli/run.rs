@@ -63,17 +63,10 @@ pub(super) fn run(args: RunArgs) -> Result<Ended, CliError> {
     // On v2 this process may have to step out of its own group's way; it comes back however the run ends.
     let _home = Homecoming::new();
 
-    let mut ended = Ended::Pass;
-    let mut values = Vec::new();
-    for (Loaded { scenario, .. }, directory) in loaded.iter().zip(&directories) {
+    let (mut ended, values) = run_each(&loaded, &directories, |scenario, directory| {
         let seed = scenario.run.seed.unwrap_or(drawn);
-        let (one, value) = run_one(scenario, seed, directory, &args, &stop)?;
-        values.push(value);
-        ended = ended.worst(one);
-        if one == Ended::Interrupted {
-            break;
-        }
-    }
+        run_one(scenario, seed, directory, &args, &stop)
+    });
     // The groups' common parent goes with the last run, and with it what killed runs left there.
     if let Err(error) = gc::collect() {
         complain(&CliError::Collect(Box::new(error)));
@@ -83,6 +76,41 @@ pub(super) fn run(args: RunArgs) -> Result<Ended, CliError> {
         output::print(&format!("{:#}\n", json!({ "exit_code": ended.code(), "runs": values })))?;
     }
     Ok(ended)
+}
+
+/// Runs the scenarios in turn until the user ends it; one that breaks is said and counted, and the next one runs.
+fn run_each(
+    loaded: &[Loaded],
+    directories: &[PathBuf],
+    mut run_one: impl FnMut(&Scenario, &Path) -> Result<(Ended, Value), CliError>,
+) -> (Ended, Vec<Value>) {
+    let mut ended = Ended::Pass;
+    let mut values = Vec::new();
+    for (Loaded { scenario, .. }, directory) in loaded.iter().zip(directories) {
+        let (one, value) = run_one(scenario, directory).unwrap_or_else(|error| broken(&error, scenario, directory));
+        values.push(value);
+        ended = ended.worst(one);
+        if one == Ended::Interrupted {
+            break;
+        }
+    }
+    (ended, values)
+}
+
+/// Says why a run broke, and gives its place among the results.
+fn broken(error: &CliError, scenario: &Scenario, directory: &Path) -> (Ended, Value) {
+    // A reader of standard output that has gone away is no error of ours, and the run directories are for others.
+    let ended = if error.is_broken_pipe() { Ended::Pass } else { Ended::Error };
+    if ended == Ended::Error {
+        complain(error);
+    }
+    let value = json!({
+        "scenario": scenario.name,
+        "directory": directory,
+        "exit_code": ended.code(),
+        "error": error.to_string(),
+    });
+    (ended, value)
 }
 
 /// Measures one scenario. What breaks inside is said and is in the ending, so that the next scenario still runs.
@@ -217,6 +245,36 @@ mod tests {
             Loaded { path: PathBuf::from("t.toml"), scenario }
         };
         names.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_run_that_breaks_is_counted_and_the_next_ones_run() {
+        let loaded = loaded(&["a", "b", "c", "d"]);
+        let directories: Vec<PathBuf> = ["a", "b", "c", "d"].map(PathBuf::from).into();
+        let mut run = Vec::new();
+        let (ended, values) = run_each(&loaded, &directories, |scenario, directory| {
+            run.push(scenario.name.clone());
+            match scenario.name.as_str() {
+                "a" => {
+                    Err(FileError::new("create directory", directory)(std::io::ErrorKind::PermissionDenied.into())
+                        .into())
+                }
+                "c" => Ok((Ended::Interrupted, json!({ "exit_code": 130 }))),
+                _ => Ok((Ended::Failed, json!({ "exit_code": 1 }))),
+            }
+        });
+        assert_eq!((ended, run), (Ended::Interrupted, ["a", "b", "c"].map(str::to_owned).to_vec()));
+        let codes: Vec<&Value> = values.iter().map(|value| &value["exit_code"]).collect();
+        assert_eq!(codes, [2, 1, 130]);
+        assert_eq!((&values[0]["scenario"], &values[0]["directory"]), (&json!("a"), &json!("a")));
+        assert_eq!(values[0]["error"], "cannot create directory a");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error() {
+        let gone = |_: &Scenario, _: &Path| Err(CliError::Output(std::io::ErrorKind::BrokenPipe.into()));
+        let (ended, values) = run_each(&loaded(&["a", "b"]), &["a", "b"].map(PathBuf::from), gone);
+        assert_eq!((ended, values.len()), (Ended::Pass, 2));
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub enum ContainerError {
     /// The program is not in the container.
     #[error("the program `{0}` is not found in the container")]
     ProgramNotFound(String),
+    /// The program is there; what its first line (`#!`) or its ELF header names to run it is not.
+    #[error("the program `{0}` is in the container, but the interpreter that it names is not")]
+    InterpreterNotFound(String),
     /// The program is there, but cannot be executed.
     #[error("the program `{program}` cannot be executed")]
     ProgramNotExecutable {
@@ -362,6 +365,7 @@ impl Container {
                 let program = arguments.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
                 match failure.errno {
                     libc::ENOENT | libc::ENOTDIR => ContainerError::ProgramNotFound(program),
+                    libc::ELIBACC => ContainerError::InterpreterNotFound(program),
                     _ => ContainerError::ProgramNotExecutable { program, source },
                 }
             }

@@ -163,9 +163,7 @@ fn directory(path: &'static str, mode: u32) -> Op {
 
 /// From the clone to a mount namespace that nothing leaks out of.
 fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
-    if let Some(parent) = wiring.parent {
-        plan.push("isolate", Op::DieWithParent { parent });
-    }
+    die_with_parent(plan, "isolate", wiring);
     plan.push("isolate", Op::ResetSignals);
     plan.push("isolate", Op::Umask(0));
     if let Some(fd) = wiring.join_network {
@@ -176,6 +174,7 @@ fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
         plan.push("wait_user_map", Op::Await(Gate::UserMap));
         let root = Op::User { uid: 0, gid: 0, groups: Vec::new(), keep_capabilities: false };
         plan.push("isolate", root);
+        die_with_parent(plan, "isolate", wiring);
     }
     plan.push(
         "isolate",
@@ -189,6 +188,14 @@ fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
             optional: false,
         },
     );
+}
+
+/// The kernel forgets a parent-death signal when the effective user or group changes, so every [`Op::User`] is followed
+/// by it.
+fn die_with_parent(plan: &mut Plan, phase: &'static str, wiring: &Wiring) {
+    if let Some(parent) = wiring.parent {
+        plan.push(phase, Op::DieWithParent { parent });
+    }
 }
 
 /// The writable layer, the overlay over all layers, and the pivot into it. The old root stays stacked underneath
@@ -366,17 +373,19 @@ fn confine(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<(),
     for (to, from) in (0..).zip(wiring.stdio) {
         plan.push("confine", Op::Descriptor { from, to });
     }
-    plan.push("confine", Op::CloseFrom(3));
-    for limit in &spec.rlimits {
-        let (resource, soft, hard) = (limit.resource, limit.soft, limit.hard);
-        plan.push("confine", Op::Rlimit { resource, soft, hard });
-    }
     let keep = spec.capabilities.0;
     plan.push("confine", Op::BoundingSet { keep, last: capabilities::last() });
     let is_root = spec.user.uid == 0;
     if spec.user != super::spec::User::default() || spec.user_namespace.is_none() {
         let (uid, gid, groups) = (spec.user.uid, spec.user.gid, spec.user.groups.clone());
         plan.push("confine", Op::User { uid, gid, groups, keep_capabilities: true });
+        // The last step that needs a descriptor; it polls one, which a limit of none would forbid.
+        die_with_parent(plan, "confine", wiring);
+    }
+    plan.push("confine", Op::CloseFrom(3));
+    for limit in &spec.rlimits {
+        let (resource, soft, hard) = (limit.resource, limit.soft, limit.hard);
+        plan.push("confine", Op::Rlimit { resource, soft, hard });
     }
     // Only root keeps rights over the exec; inheritable stays empty, so that no file can hand rights on.
     plan.push("confine", Op::Capabilities { permitted: if is_root { keep } else { 0 }, inheritable: 0 });

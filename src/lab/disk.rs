@@ -2,8 +2,7 @@
 //! that the scenario names. Used by `experiment::blkio` and `experiment::accounting`.
 //!
 //! The default is memory: no disk is worn, and what is measured is the kernel's layer above the disk, where cgroups
-//! do their work, and not the disk. The file is anonymous and the loop device has autoclear, so both go with the
-//! process.
+//! do their work, and not the disk. The file is anonymous and goes with the process.
 
 use std::fs::File;
 use std::io;
@@ -14,10 +13,10 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::loops::{Loop, LoopError};
 use super::scheduler::{Restore, SchedulerError};
 use crate::cgroup::devices::{Kind, Rule};
 use crate::container::spec::DeviceNode;
-use crate::sys::loopdev::LoopDevice;
 
 /// The name of the disk under `/dev` in a container.
 pub const NODE: &str = "blkdev";
@@ -38,7 +37,10 @@ pub enum DiskError {
     },
     /// No loop device could be had.
     #[error("cannot make a loop device")]
-    Loop(#[source] io::Error),
+    Loop(#[from] LoopError),
+    /// The numbers of a loop device could not be asked for.
+    #[error("cannot look at the loop device")]
+    Numbers(#[source] io::Error),
     /// The named device cannot be used.
     #[error("cannot use {}", path.display())]
     Device {
@@ -70,7 +72,7 @@ pub struct Disk {
     /// Its scheduler as it was; put back before the device goes.
     scheduler: Option<Restore>,
     /// Keeps the device.
-    owned: Option<LoopDevice>,
+    owned: Option<Loop>,
     name: String,
     numbers: (u32, u32),
     limited: (u32, u32),
@@ -135,11 +137,11 @@ impl Disk {
     }
 
     fn over(file: &File, bytes: u64, direct: bool, limited: Option<(u32, u32)>) -> Result<Self, DiskError> {
-        let device = LoopDevice::over(file.as_fd(), direct).map_err(DiskError::Loop)?;
-        let numbers = device.numbers().map_err(DiskError::Loop)?;
-        let name = device.name();
+        let made = Loop::over(file.as_fd(), direct)?;
+        let numbers = made.device().numbers().map_err(DiskError::Numbers)?;
+        let name = made.device().name();
         let limited = limited.unwrap_or(numbers);
-        Ok(Self { scheduler: None, owned: Some(device), name, numbers, limited, bytes })
+        Ok(Self { scheduler: None, owned: Some(made), name, numbers, limited, bytes })
     }
 
     /// Its name, as in `loop3`.

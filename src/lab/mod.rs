@@ -15,6 +15,8 @@
 
 pub mod awake;
 pub mod disk;
+pub mod loops;
+mod note;
 pub mod scheduler;
 
 use std::io;

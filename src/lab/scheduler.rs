@@ -1,17 +1,16 @@
 //! The I/O scheduler of a loop device of ours: BFQ while it is needed, then the one it had.
 //!
 //! The kernel keeps a loop device's scheduler when the device is taken down, so a killed process would leave BFQ on
-//! it. What was there is therefore written to a file before it is changed; [`collect`], called by `isobench gc`, puts
+//! it. What was there is therefore noted before it is changed; [`collect`], called by `isobench gc`, puts
 //! it back for processes that are gone.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::cgroup::owner::Owner;
+use super::note::{self, Note};
 use crate::fs::{self, FileError};
 
-/// Where the old schedulers are noted: one file a device, `OWNER SCHEDULER`.
-const RECORDS: &str = "/run/isobench/schedulers";
+/// Where the old schedulers are noted.
+const NOTES: &str = "/run/isobench/schedulers";
 
 /// Why a scheduler could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +32,7 @@ pub enum SchedulerError {
 #[derive(Debug)]
 pub(super) struct Restore {
     device: String,
-    record: PathBuf,
+    note: Note,
     old: String,
 }
 
@@ -45,10 +44,8 @@ impl Restore {
             return Err(SchedulerError::NoBfq { device: device.to_owned(), known: known.trim().to_owned() });
         }
         let old = in_use(&known).unwrap_or("none").to_owned();
-        fs::create_dirs(RECORDS)?;
-        let record = Path::new(RECORDS).join(device);
-        fs::write_atomic(&record, format!("{} {old}", Owner::current()).as_bytes())?;
-        let restore = Self { device: device.to_owned(), record, old };
+        let note = Note::write(NOTES, device, &old)?;
+        let restore = Self { device: device.to_owned(), note, old };
         write(scheduler(device), "bfq")?;
         for (name, value) in settings {
             write(queue(device).join("iosched").join(name), value)?;
@@ -59,9 +56,9 @@ impl Restore {
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        // A failure leaves the record, and so the work, to `gc`.
+        // A failure leaves the note, and so the work, to `gc`.
         if put_back(&self.device, &self.old).is_ok() {
-            let _ = std::fs::remove_file(&self.record);
+            let _ = self.note.remove();
         }
     }
 }
@@ -71,30 +68,7 @@ impl Drop for Restore {
 /// # Errors
 /// Everything is tried; the first failure is returned.
 pub fn collect() -> Result<u32, SchedulerError> {
-    let entries = match std::fs::read_dir(RECORDS) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(FileError::new("list", RECORDS)(error).into()),
-    };
-    let (mut collected, mut outcome) = (0, Ok(()));
-    for entry in entries.flatten() {
-        let done = collect_one(&entry.path());
-        collected += u32::from(matches!(done, Ok(true)));
-        outcome = outcome.and(done.map(drop));
-    }
-    outcome.map(|()| collected)
-}
-
-fn collect_one(record: &Path) -> Result<bool, SchedulerError> {
-    let device = record.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let text = fs::read_text(record)?;
-    let Some((owner, old)) = text.split_once(' ') else { return Ok(false) };
-    if owner.parse().is_ok_and(Owner::is_alive) {
-        return Ok(false);
-    }
-    put_back(&device, old.trim())?;
-    std::fs::remove_file(record).map_err(FileError::new("remove", record))?;
-    Ok(true)
+    note::collect(NOTES, |device, old| Ok(put_back(device, old).map(|()| true)?))
 }
 
 fn put_back(device: &str, old: &str) -> Result<(), FileError> {

@@ -293,10 +293,17 @@ fn exec(paths: &[CString], strings: &ExecStrings) -> Outcome {
         // SAFETY: all strings are live, both arrays end with a null pointer. It returns only on failure.
         match check(unsafe { raw!(libc::SYS_execve, path.as_ptr(), argv, envp) }) {
             // As a shell searches PATH: go on, but remember a file that was there and could not be executed.
+            Err(libc::ENOENT) if exists(path) => outcome = libc::ELIBACC,
             Err(libc::ENOENT | libc::ENOTDIR) | Ok(()) => {}
             Err(libc::EACCES) => outcome = libc::EACCES,
             Err(other) => return Err(other),
         }
     }
     Err(outcome)
+}
+
+/// Whether a path leads to a file, links followed.
+fn exists(path: &CStr) -> bool {
+    // SAFETY: the path is a live C string.
+    unsafe { raw!(libc::SYS_faccessat, AT, path.as_ptr(), libc::F_OK) }.is_ok()
 }

@@ -1,7 +1,7 @@
 //! Loop devices: a block device over a file, owned by a descriptor.
 //!
-//! `lab::disk` makes them for the block experiments. A device is set up with autoclear, so that it goes when its last
-//! descriptor does: also after `kill -9`.
+//! `lab::loops` makes them for the block experiments. A device is set up with autoclear, so that the file is let go when
+//! its last descriptor is closed: also after `kill -9`. The device itself stays, unused, until [`remove`] takes it away.
 
 use std::fs::File;
 use std::io;
@@ -11,16 +11,13 @@ use std::path::{Path, PathBuf};
 
 /// From `linux/loop.h`.
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
-const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+const LOOP_CTL_ADD: libc::Ioctl = 0x4C80;
 const LOOP_CTL_REMOVE: libc::Ioctl = 0x4C81;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 
-/// Where free numbers are asked for.
+/// Where devices are added and removed.
 const CONTROL: &str = "/dev/loop-control";
-
-/// Another process may take the number that was found free before it is configured; then the next one is asked for.
-const TRIES: u32 = 32;
 
 /// `struct loop_info64`.
 #[repr(C)]
@@ -49,60 +46,36 @@ struct Config {
     reserved: [u64; 8],
 }
 
-/// A loop device. It is there as long as this value, or anybody who has it open.
+/// A loop device that stands over a file, as long as this value or anybody else has it open.
 #[derive(Debug)]
 pub struct LoopDevice {
-    /// Taken only by `drop`.
-    device: Option<File>,
+    device: File,
     number: u32,
-    path: PathBuf,
-    /// Whether the kernel made the device for us, so that it was not there before.
-    added: bool,
 }
 
 impl LoopDevice {
-    /// Makes a device of a file, the size of the file in whole sectors of 512 bytes.
+    /// Sets a device that is not in use over a file, the size of the file in whole sectors of 512 bytes.
     ///
     /// `direct` passes requests by the page cache of the file's file system: right for a file on a disk, without
     /// effect for one in memory.
     ///
     /// # Errors
-    /// ENOENT without loop devices in this kernel or their nodes in /dev; EPERM without CAP_SYS_ADMIN; EINVAL when the
-    /// file system cannot do `direct`.
-    pub fn over(file: BorrowedFd<'_>, direct: bool) -> io::Result<Self> {
-        let control = File::options().read(true).write(true).open(CONTROL).map_err(at(CONTROL))?;
-        let mut last = io::Error::from_raw_os_error(libc::EBUSY);
-        for _ in 0..TRIES {
-            let before = present();
-            // SAFETY: this request takes no argument.
-            let number = check(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) })? as u32;
-            let path = PathBuf::from(format!("/dev/loop{number}"));
-            let device = File::options().read(true).write(true).open(&path).map_err(at(&path))?;
-            if !device.metadata()?.file_type().is_block_device() {
-                return Err(io::Error::other(format!("{} is no block device", path.display())));
-            }
-            match configure(&device, file, direct) {
-                Ok(()) => {
-                    let added = !before.contains(&number);
-                    return Ok(Self { device: Some(device), number, path, added });
-                }
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => last = error,
-                Err(error) => return Err(error),
-            }
+    /// EBUSY when it is in use; ENOENT or ENXIO when there is no such device or no node for it in /dev; EPERM without
+    /// CAP_SYS_ADMIN; EINVAL when the file is none that a block device can stand on.
+    pub fn over(number: u32, file: BorrowedFd<'_>, direct: bool) -> io::Result<Self> {
+        let path = node(number);
+        let device = File::options().read(true).write(true).open(&path)?;
+        if !device.metadata()?.file_type().is_block_device() {
+            return Err(io::Error::other(format!("{} is no block device", path.display())));
         }
-        Err(last)
-    }
-
-    /// Its node, as in `/dev/loop3`.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+        configure(&device, file, direct)?;
+        Ok(Self { device, number })
     }
 
     /// Its name in /sys/block, as in `loop3`.
     #[must_use]
     pub fn name(&self) -> String {
-        format!("loop{}", self.number)
+        name(self.number)
     }
 
     /// Its major and minor number.
@@ -110,24 +83,41 @@ impl LoopDevice {
     /// # Errors
     /// When the node cannot be looked at.
     pub fn numbers(&self) -> io::Result<(u32, u32)> {
-        let Some(device) = &self.device else { return Err(io::Error::from_raw_os_error(libc::EBADF)) };
-        let number = device.metadata()?.rdev();
+        let number = self.device.metadata()?.rdev();
         Ok((libc::major(number), libc::minor(number)))
     }
 }
 
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        drop(self.device.take());
-        // A device beyond those that the kernel made at boot would stay behind, unused. EBUSY: somebody else has taken
-        // it meanwhile, and then it is theirs.
-        if self.added
-            && let Ok(control) = File::options().read(true).write(true).open(CONTROL)
-        {
-            // SAFETY: the argument is a plain number.
-            unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_REMOVE, libc::c_ulong::from(self.number)) };
-        }
-    }
+/// The name of a device in /sys/block, as in `loop3`.
+#[must_use]
+pub fn name(number: u32) -> String {
+    format!("loop{number}")
+}
+
+fn node(number: u32) -> PathBuf {
+    Path::new("/dev").join(name(number))
+}
+
+/// Adds a device with this number, over no file.
+///
+/// # Errors
+/// EEXIST when there is one; ENOENT without loop devices in this kernel; EPERM without CAP_SYS_ADMIN.
+pub fn add(number: u32) -> io::Result<()> {
+    control(LOOP_CTL_ADD, number)
+}
+
+/// Removes a device that stands over no file.
+///
+/// # Errors
+/// EBUSY when somebody has it open or it stands over a file; ENODEV when there is none.
+pub fn remove(number: u32) -> io::Result<()> {
+    control(LOOP_CTL_REMOVE, number)
+}
+
+fn control(request: libc::Ioctl, number: u32) -> io::Result<()> {
+    let control = File::options().read(true).write(true).open(CONTROL)?;
+    // SAFETY: the argument of both requests is a plain number.
+    check(unsafe { libc::ioctl(control.as_raw_fd(), request, libc::c_ulong::from(number)) }).map(drop)
 }
 
 fn configure(device: &File, file: BorrowedFd<'_>, direct: bool) -> io::Result<()> {
@@ -156,16 +146,26 @@ fn check(returned: libc::c_int) -> io::Result<libc::c_int> {
     if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }
 
-/// The numbers of the loop devices that the kernel has.
-fn present() -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/sys/block") else { return Vec::new() };
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter_map(|name| name.strip_prefix("loop")?.parse().ok()).collect()
+/// The loop devices that the kernel has, and of each whether it stands over a file.
+///
+/// # Errors
+/// When /sys cannot be read.
+pub fn present() -> io::Result<Vec<(u32, bool)>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir("/sys/block")? {
+        let entry = entry?;
+        if let Some(number) = entry.file_name().to_str().and_then(number) {
+            all.push((number, entry.path().join("loop/backing_file").exists()));
+        }
+    }
+    all.sort_unstable();
+    Ok(all)
 }
 
-/// Puts the path before what the kernel said.
-fn at(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("cannot open {}: {error}", path.as_ref().display()))
+/// The number in a name such as `loop3`.
+#[must_use]
+pub fn number(name: &str) -> Option<u32> {
+    name.strip_prefix("loop")?.parse().ok()
 }
 
 #[cfg(test)]

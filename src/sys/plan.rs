@@ -19,7 +19,7 @@ pub const SLOTS: usize = 64;
 pub enum Op {
     /// Asks the kernel to end the child with SIGKILL when the launching thread ends, and makes sure that it has not
     /// ended yet: `parent` is a pidfd of the launching process, since a child in a new pid namespace cannot ask who
-    /// its parent is.
+    /// its parent is. A change of the effective user or group undoes it.
     DieWithParent {
         /// A pidfd of the launching process.
         parent: RawFd,
@@ -175,7 +175,8 @@ pub enum Op {
     NoNewPrivileges,
     /// Installs a seccomp filter.
     Seccomp(Arc<[seccompiler::sock_filter]>),
-    /// Executes the first path that exists.
+    /// Executes the first path that exists. Where one exists and execve(2) says ENOENT all the same, the interpreter that
+    /// it names is missing; that is left on the page as ELIBACC, which execve itself never says.
     Exec {
         /// Candidate paths in order.
         paths: Vec<CString>,

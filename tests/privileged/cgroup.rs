@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use isobench::cgroup::favour::{Favour, MOST_SHARES};
 use isobench::cgroup::group::{PARENT, collect_orphans};
 use isobench::cgroup::owner::Owner;
 use isobench::cgroup::{Controller, Group, Hierarchy, Layout, Limits, cpu, cpuset, freezer, pids};
@@ -26,7 +27,7 @@ use crate::shell::{self, spec, start};
 type Outcome = Result<(), Box<dyn Error>>;
 
 pub fn cases() -> Vec<Case> {
-    let everywhere: [(&'static str, crate::harness::Body); 16] = [
+    let everywhere: [(&'static str, crate::harness::Body); 17] = [
         ("cgroup::limits_are_the_kernels_files", limits::limits_are_the_kernels_files),
         ("cgroup::limits_change_while_running", limits::limits_change_while_running),
         ("cgroup::wrong_values_are_refused_and_named", limits::wrong_values_are_refused_and_named),
@@ -36,6 +37,7 @@ pub fn cases() -> Vec<Case> {
         ("cgroup::a_frozen_group_stands_still", a_frozen_group_stands_still),
         ("cgroup::the_cpuset_is_what_tasks_see", the_cpuset_is_what_tasks_see),
         ("cgroup::a_quota_throttles_and_is_counted", a_quota_throttles_and_is_counted),
+        ("cgroup::the_last_favour_takes_the_weight_back", the_last_favour_takes_the_weight_back),
         ("cgroup::devices_by_every_rule", devices::devices_by_every_rule),
         ("cgroup::device_rules_change_while_running", devices::device_rules_change_while_running),
         ("cgroup::nodes_come_before_the_rules", devices::nodes_come_before_the_rules),
@@ -295,6 +297,24 @@ fn dead_owner() -> Result<String, Box<dyn Error>> {
     child.wait()?;
     assert!(!owner.is_alive());
     Ok(owner.to_string())
+}
+
+fn the_last_favour_takes_the_weight_back() -> Outcome {
+    let group = make(true)?;
+    let place = group.place(Controller::Cpu).ok_or("no cpu controller")?.clone();
+    let parent = place.path.parent().ok_or("no parent")?;
+    let (file, most, usual) = match place.hierarchy {
+        Hierarchy::V1 => (cpu::SHARES, MOST_SHARES.to_string(), "1024"),
+        Hierarchy::V2 => (cpu::WEIGHT, cpu::weight(MOST_SHARES).to_string(), "100"),
+    };
+    let weight = || fs::read_to_string(parent.join(file)).map(|text| text.trim().to_owned());
+    let (first, second) = (Favour::of_parent(&group)?, Favour::of_parent(&group)?);
+    assert_eq!(weight()?, most);
+    drop(first);
+    assert_eq!(weight()?, most, "the second user's weight was taken back");
+    drop(second);
+    assert_eq!(weight()?, usual);
+    Ok(())
 }
 
 fn orphans_are_collected() -> Outcome {

@@ -2,10 +2,12 @@
 
 use std::error::Error;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use isobench::cgroup::{Controller, Hierarchy, Limits};
 use isobench::container::spec::{Rlimit, UserMapping};
-use isobench::container::{ContainerError, Network};
+use isobench::container::{ContainerError, ContainerSpec, Network};
 use isobench::sys::launch::ExitStatus;
 use isobench::units::Limit;
 
@@ -38,8 +40,13 @@ pub fn cases() -> Vec<Case> {
         ("container::read_only_root_cannot_be_written", read_only_root_cannot_be_written),
         ("container::the_writable_layer_is_bounded_and_private", the_writable_layer_is_bounded_and_private),
     ];
-    cases.map(|(name, body)| Case::new(name, body).needs(shell::present(), shell::NEEDED)).into()
+    let time = Case::new("container::time_is_its_own_when_asked", time_is_its_own_when_asked)
+        .needs(Path::new(OWN_TIME).exists(), "needs time namespaces in the kernel");
+    let all = cases.map(|(name, body)| Case::new(name, body)).into_iter().chain([time]);
+    all.map(|case| case.needs(shell::present(), shell::NEEDED)).collect()
 }
+
+const OWN_TIME: &str = "/proc/self/ns/time";
 
 fn pid_one_sees_only_its_own() -> Outcome {
     let first = run("echo $$; exec ls /proc", &Network::None)?;
@@ -110,6 +117,21 @@ fn ipc_is_its_own() -> Outcome {
     let own = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/ipc"));
     assert_ne!(own(first.container.pid())?, own(std::process::id())?);
     first.container.remove()?;
+    Ok(())
+}
+
+fn time_is_its_own_when_asked() -> Outcome {
+    let outside = fs::read_link(OWN_TIME)?;
+    for own in [false, true] {
+        let mut wanted = spec(&format!("readlink {OWN_TIME}; readlink {OWN_TIME}_for_children"))?;
+        wanted.time_namespace = own;
+        let outcome = start(&wanted, &Network::None)?.finish()?;
+        let inside = outcome.lines();
+        assert!(inside.len() == 2 && inside.iter().all(|link| link.starts_with("time:[")), "{outcome:?}");
+        for link in inside {
+            assert_eq!(Path::new(link) != outside, own, "{link} inside, {} outside", outside.display());
+        }
+    }
     Ok(())
 }
 
@@ -297,7 +319,10 @@ fn exit_codes_and_signals_are_told() -> Outcome {
 }
 
 fn failure(arguments: &[&str]) -> Result<ContainerError, Box<dyn Error>> {
-    let mut wanted = spec("")?;
+    failure_of(spec("")?, arguments)
+}
+
+fn failure_of(mut wanted: ContainerSpec, arguments: &[&str]) -> Result<ContainerError, Box<dyn Error>> {
     wanted.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let mut running = start(&wanted, &Network::None)?;
     let error = running.container.wait().err().ok_or("it started")?;
@@ -314,6 +339,18 @@ fn missing_and_unusable_programs_are_told_apart() -> Outcome {
         "{error:?}"
     );
     assert!(matches!(failure(&["/etc"])?, ContainerError::ProgramNotExecutable { .. }));
+    // The kernel says ENOENT of a script whose interpreter is missing, too.
+    let layer = tempfile::tempdir()?;
+    let script = layer.path().join("bin/script");
+    fs::create_dir(layer.path().join("bin"))?;
+    fs::write(&script, "#!/nowhere/interpreter\n")?;
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
+    for name in ["/bin/script", "script"] {
+        let mut wanted = spec("")?;
+        wanted.root.layers.insert(0, layer.path().to_owned());
+        let error = failure_of(wanted, &[name])?;
+        assert!(matches!(&error, ContainerError::InterpreterNotFound(program) if program == name), "{error:?}");
+    }
     Ok(())
 }
 

@@ -1,20 +1,27 @@
-//! Ways out of a container that must be closed, each tried from inside by busybox as root.
+//! Ways out of a container that must be closed, each tried from inside as root, by busybox or, for calls that it does not
+//! make, by this program.
 
 use std::error::Error;
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::process::{Child, Command};
 
 use isobench::cgroup::Limits;
 use isobench::cgroup::devices::{Kind, Rule};
 use isobench::container::Network;
+use isobench::container::capabilities::CapabilitySet;
+use isobench::image::WORKLOAD_PATH;
+use nix::sys::ptrace;
+use nix::unistd::Pid;
 
 use crate::harness::Case;
+use crate::role;
 use crate::shell::{self, run, spec, start};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
 pub fn cases() -> Vec<Case> {
-    let cases: [(&'static str, crate::harness::Body); 10] = [
+    let cases: [(&'static str, crate::harness::Body); 11] = [
         ("escape::kernel_files_cannot_be_written", kernel_files_cannot_be_written),
         ("escape::masked_paths_are_empty", masked_paths_are_empty),
         ("escape::a_block_device_cannot_be_made", a_block_device_cannot_be_made),
@@ -22,6 +29,7 @@ pub fn cases() -> Vec<Case> {
         ("escape::nothing_can_be_mounted", nothing_can_be_mounted),
         ("escape::no_namespace_can_be_made", no_namespace_can_be_made),
         ("escape::processes_outside_cannot_be_touched", processes_outside_cannot_be_touched),
+        ("escape::processes_outside_cannot_be_traced", processes_outside_cannot_be_traced),
         ("escape::no_descriptor_leaks", no_descriptor_leaks),
         ("escape::the_root_is_the_top", the_root_is_the_top),
         ("escape::release_agent_cannot_be_set", release_agent_cannot_be_set),
@@ -112,6 +120,46 @@ fn processes_outside_cannot_be_touched() -> Outcome {
     let outcome = run(&script, &Network::None)?;
     assert!(!outcome.stdout.contains("SUCCESS"), "{outcome:?}");
     assert!(outcome.stderr.contains("No such process"), "{outcome:?}");
+    Ok(())
+}
+
+/// A process that would let itself be traced; ended on drop.
+struct Outside(Child);
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Role, inside: tries to trace a process by both calls there are, and says what the kernel said.
+pub fn trace(pid: &str) -> Outcome {
+    let pid = Pid::from_raw(pid.parse()?);
+    for (call, outcome) in [("attach", ptrace::attach(pid)), ("seize", ptrace::seize(pid, ptrace::Options::empty()))] {
+        println!("{call} {}", outcome.map_or_else(|errno| format!("{errno:?}"), |()| "SUCCESS".to_owned()));
+    }
+    Ok(())
+}
+
+fn processes_outside_cannot_be_traced() -> Outcome {
+    let mut outside = Outside(Command::new("sleep").arg("60").spawn()?);
+    let pid = outside.0.id().to_string();
+    let attempt = |capabilities| -> Result<Vec<String>, Box<dyn Error>> {
+        let mut wanted = spec("")?;
+        wanted.arguments = [WORKLOAD_PATH, role::SUBCOMMAND, "trace", &pid].map(str::to_owned).to_vec();
+        wanted.capabilities = capabilities;
+        let outcome = start(&wanted, &Network::None)?.finish()?;
+        assert!(outcome.stderr.is_empty(), "{outcome:?}");
+        Ok(outcome.lines().into_iter().map(str::to_owned).collect())
+    };
+    // By default the filter refuses the call, whoever is meant.
+    let ordinary = CapabilitySet::docker_default();
+    assert_eq!(attempt(ordinary)?, ["attach EPERM", "seize EPERM"]);
+    // With the right to trace, the filter lets the call through; then there is no such process inside.
+    let tracer = CapabilitySet(ordinary.0 | CapabilitySet::of(&["SYS_PTRACE"]).0);
+    assert_eq!(attempt(tracer)?, ["attach ESRCH", "seize ESRCH"]);
+    assert!(outside.0.try_wait()?.is_none(), "the process outside had ended");
     Ok(())
 }
 

@@ -6,8 +6,11 @@ mod cgroup;
 mod container;
 mod escape;
 mod harness;
+mod modes;
 mod network;
+mod orphans;
 mod pair;
+mod role;
 mod shell;
 mod traffic;
 mod workload;
@@ -22,11 +25,16 @@ fn main() -> ExitCode {
     if let Some(code) = isobench::workload::dispatch(entry_ns, std::env::args_os().skip(1)) {
         return code;
     }
+    if let Some(code) = role::dispatch(std::env::args().skip(1)) {
+        return code;
+    }
     let mut tests = Vec::new();
     tests.extend(cgroup::cases());
     tests.extend(container::cases());
     tests.extend(escape::cases());
+    tests.extend(modes::cases());
     tests.extend(network::cases());
+    tests.extend(orphans::cases());
     tests.extend(workload::cases());
     tests.extend(traffic::cases());
     let conclusion = harness::run(tests);

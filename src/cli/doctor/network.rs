@@ -7,7 +7,7 @@ use nix::sched::CloneFlags;
 
 use super::probe::{Obstacle, Probe, enter};
 use crate::netlink::nftables::{Chain, ChainType, Hook, Transaction};
-use crate::netlink::{Batch, Protocol, Socket, link};
+use crate::netlink::{Batch, Protocol, Socket};
 
 const NO_BRIDGE: &str = "cases with network = \"bridge\" or \"container\"";
 
@@ -15,18 +15,14 @@ const NO_BRIDGE: &str = "cases with network = \"bridge\" or \"container\"";
 pub(super) const PROBES: &[Probe] = &[
     driver("veth", NO_BRIDGE, || add("veth")),
     driver("bridge", NO_BRIDGE, || add("bridge")),
-    driver("macvlan", "cases with network = \"macvlan\"", || add_upon("macvlan")),
-    driver("ipvlan", "cases with network = \"ipvlan\"", || add_upon("ipvlan")),
-    driver("vxlan", "cases with network = \"overlay\"", vxlan),
     driver("nf_tables", NO_BRIDGE, nf_tables),
 ];
 
 /// `struct ifinfomsg` is sixteen bytes; all zero means "any, unset".
 const HEADER: [u8; 16] = [0; 16];
 const NEW_LINK: (u16, u16) = (libc::RTM_NEWLINK, (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16);
-/// The link that a probe makes, and the one that it stands on.
+/// The link or table that a probe makes.
 const NAME: &str = "probe0";
-const PARENT: &str = "parent0";
 
 const fn driver(name: &'static str, without: &'static str, attempt: fn() -> Result<(), Obstacle>) -> Probe {
     Probe { area: "network", name, without, attempt }
@@ -37,44 +33,12 @@ fn own_network(protocol: Protocol) -> Result<Socket, Obstacle> {
     Ok(Socket::open(protocol)?)
 }
 
-/// A link that stands alone.
 fn add(kind: &str) -> Result<(), Obstacle> {
-    ask(&mut own_network(Protocol::Route)?, NAME, kind, None)
-}
-
-/// A link that needs one below it: any Ethernet device will do, so a bridge does.
-fn add_upon(kind: &str) -> Result<(), Obstacle> {
     let mut socket = own_network(Protocol::Route)?;
-    ask(&mut socket, PARENT, "bridge", None)?;
-    let lower = link::by_name(&mut socket, PARENT)?.index;
-    ask(&mut socket, NAME, kind, Some(lower))
-}
-
-fn ask(socket: &mut Socket, name: &str, kind: &str, lower: Option<u32>) -> Result<(), Obstacle> {
     let mut batch = Batch::new();
     batch.request(NEW_LINK, ("add link of kind", kind), &HEADER, |message| {
-        message.text(libc::IFLA_IFNAME, name);
-        if let Some(lower) = lower {
-            message.u32(libc::IFLA_LINK, lower);
-        }
-        message.nest(libc::IFLA_LINKINFO, |info| {
-            info.text(libc::IFLA_INFO_KIND, kind);
-        });
-    });
-    Ok(socket.run(batch)?)
-}
-
-/// A VXLAN link has to be given its network's number.
-fn vxlan() -> Result<(), Obstacle> {
-    /// `IFLA_VXLAN_ID` of `linux/if_link.h`.
-    const VXLAN_ID: u16 = 1;
-    let mut socket = own_network(Protocol::Route)?;
-    let mut batch = Batch::new();
-    batch.request(NEW_LINK, ("add link of kind", "vxlan"), &HEADER, |message| {
         message.text(libc::IFLA_IFNAME, NAME).nest(libc::IFLA_LINKINFO, |info| {
-            info.text(libc::IFLA_INFO_KIND, "vxlan").nest(libc::IFLA_INFO_DATA, |data| {
-                data.u32(VXLAN_ID, 42);
-            });
+            info.text(libc::IFLA_INFO_KIND, kind);
         });
     });
     Ok(socket.run(batch)?)

@@ -5,6 +5,7 @@ use expect_test::{Expect, expect};
 use super::super::spec::{Rlimit, UserMapping};
 use super::*;
 use crate::image::RootFs;
+use crate::sys::plan::Step;
 
 fn spec() -> ContainerSpec {
     let root = RootFs { layers: vec!["/top".into(), "/bottom".into()] };
@@ -95,9 +96,10 @@ fn a_bridged_container() {
         confine: connect descriptor 0
         confine: connect descriptor 1
         confine: connect descriptor 2
-        confine: close descriptors from 3
         confine: reduce the capability bounding set
         confine: become user 0:0
+        confine: tie the container's life to the launcher's
+        confine: close descriptors from 3
         confine: set capabilities
         confine: set the umask
         confine: change directory to /
@@ -127,6 +129,7 @@ fn a_user_namespace_binds_devices_and_joins_first() {
         network: join the net namespace
         wait_user_map: wait for UserMap
         isolate: become user 0:0
+        isolate: tie the container's life to the launcher's
         isolate: change the mount /
         writable: mount tmpfs on /run/isobench/root
         writable: change directory to /run/isobench/root
@@ -180,9 +183,9 @@ fn a_user_namespace_binds_devices_and_joins_first() {
         confine: connect descriptor 0
         confine: connect descriptor 1
         confine: connect descriptor 2
+        confine: reduce the capability bounding set
         confine: close descriptors from 3
         confine: set rlimit 7 to 100:200
-        confine: reduce the capability bounding set
         confine: set capabilities
         confine: set the umask
         confine: change directory to /
@@ -205,6 +208,30 @@ fn a_child_that_is_born_in_its_group_waits_for_none() {
     assert_eq!(attached, born_steps);
     let namespace = |wiring| clone_flags(&spec(), wiring) & libc::CLONE_NEWCGROUP as u64;
     assert_eq!((namespace(&WIRING), namespace(&born)), (0, libc::CLONE_NEWCGROUP as u64));
+}
+
+/// Each change of user makes the kernel forget the parent-death signal.
+#[test]
+fn every_change_of_user_is_followed_by_the_tie_to_the_launcher() {
+    for (uid, mapping) in [(0, None), (1000, None), (0, Some(100_000)), (1000, Some(100_000))] {
+        let mut spec = spec();
+        spec.user.uid = uid;
+        spec.user_namespace = mapping.map(|host_start| UserMapping { host_start, count: 65536 });
+        let steps = compile(&spec, &WIRING).unwrap().steps;
+        let ties: Vec<usize> = positions(&steps, |op| matches!(op, Op::DieWithParent { parent: 9 }));
+        let users = positions(&steps, |op| matches!(op, Op::User { .. }));
+        let expected: Vec<usize> = [0].into_iter().chain(users.iter().map(|user| user + 1)).collect();
+        assert_eq!(ties, expected, "{uid} {mapping:?}");
+        let close = positions(&steps, |op| matches!(op, Op::CloseFrom(_)));
+        assert!(close.len() == 1 && close[0] > ties[ties.len() - 1], "the launcher's descriptor is closed before");
+        // A detached container is tied to nobody.
+        let steps = compile(&spec, &Wiring { parent: None, ..WIRING }).unwrap().steps;
+        assert_eq!(positions(&steps, |op| matches!(op, Op::DieWithParent { .. })), [0; 0]);
+    }
+}
+
+fn positions(steps: &[Step], is: impl Fn(&Op) -> bool) -> Vec<usize> {
+    steps.iter().enumerate().filter(|(_, step)| is(&step.op)).map(|(index, _)| index).collect()
 }
 
 #[test]
