@@ -71,7 +71,7 @@ pub fn write_atomic(path: impl AsRef<Path>, content: &[u8]) -> Result<(), FileEr
     Ok(())
 }
 
-/// An exclusive lock on a file, released on drop and by the kernel when the process ends.
+/// A lock on a file, released on drop and by the kernel when the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -86,6 +86,17 @@ impl Lock {
         let path = path.as_ref();
         let file = open_lock_file(path)?;
         file.lock().map_err(FileError::new("lock", path))?;
+        Ok(Self { _file: file })
+    }
+
+    /// Waits until no one holds the lock exclusively, and keeps it so; makes the file if it is missing.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or locked.
+    pub fn shared(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let file = open_lock_file(path)?;
+        file.lock_shared().map_err(FileError::new("lock", path))?;
         Ok(Self { _file: file })
     }
 

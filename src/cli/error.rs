@@ -51,6 +51,18 @@ pub enum CliError {
     /// The signal handlers cannot be installed.
     #[error("cannot listen for Ctrl-C")]
     Signals(#[source] io::Error),
+    /// Something cannot be done with an image.
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
+    /// A `--format` cannot be used.
+    #[error(transparent)]
+    Template(#[from] super::image::template::TemplateError),
+    /// A `--filter` that is not known.
+    #[error("`{0}` is no filter that this list knows, or its value is none")]
+    Filter(String),
+    /// An archive would go to a terminal.
+    #[error("an archive is not for a terminal; name a file with -o or redirect the output")]
+    Terminal,
     /// The output cannot be written.
     #[error("cannot write the output")]
     Output(#[source] io::Error),

@@ -13,6 +13,7 @@ mod completions;
 mod doctor;
 mod error;
 mod gc;
+mod image;
 mod judge;
 mod list;
 mod output;
@@ -50,6 +51,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Take away what a killed isobench left behind
     Gc,
+    /// Work with images: list, pull, push, load, save, import, …
+    Image(image::ImageArgs),
     /// Show the experiments with their keys, the metrics, and the scenarios in ./scenarios
     List,
     /// Print a completion script for a shell
@@ -119,6 +122,7 @@ pub fn run() -> Result<Ended, CliError> {
         Command::Report(args) => report::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Gc => gc::run(),
+        Command::Image(args) => image::run(args),
         Command::List => list::run(),
         Command::Completions(args) => completions::run(args),
     }

@@ -1,0 +1,227 @@
+//! Taking away: names, images, and what no image and no user needs any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::Store;
+use super::layers::chain_ids;
+use super::records::{Record, find};
+use crate::fs::{FileError, Lock};
+use crate::image::digest::Digest;
+use crate::image::error::ImageError;
+use crate::image::reference::Reference;
+
+/// What a removal did, in the order in which it did it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// A name was taken from an image.
+    Untagged(String),
+    /// An image was removed.
+    Deleted(Digest),
+}
+
+/// What a collection took away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Blobs.
+    pub blobs: u32,
+    /// Unpacked layers.
+    pub layers: u32,
+    /// Bytes of the blobs and of the layers' files.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes a name, and the image with its last one. An identifier stands for the image with all its names, of
+    /// which there may be several only where `force` is set.
+    ///
+    /// # Errors
+    /// When there is no such image, or it is in use: where `force` is set only its names are taken then, and what is
+    /// in use stays until it is not.
+    pub fn remove(&self, text: &str, force: bool) -> Result<Vec<Removed>, ImageError> {
+        let share = self.share()?;
+        let removed = self.change_records(|images| {
+            let id = find(images, text)?;
+            let name = text.parse::<Reference>().ok().map(|name| name.or_latest().to_string());
+            let Some(record) = images.get_mut(&id) else { return Err(ImageError::NoSuchImage(text.to_owned())) };
+            let by_name = name.filter(|name| record.names.contains(name));
+            let last = record.names.len() <= 1;
+            if by_name.is_none() && !last && !force {
+                return Err(ImageError::SeveralNames(text.to_owned()));
+            }
+            let mut removed = Vec::new();
+            if last || by_name.is_none() {
+                let used = self.used_by(&id)?;
+                if let Some(used) = used.as_ref().filter(|_| !force) {
+                    return Err(ImageError::InUse { image: text.to_owned(), by: used.owner.clone() });
+                }
+                removed.extend(record.names.iter().cloned().map(Removed::Untagged));
+                removed.push(Removed::Deleted(id));
+                images.remove(&id);
+            } else if let Some(name) = by_name {
+                record.names.remove(&name);
+                removed.push(Removed::Untagged(name));
+            }
+            Ok(removed)
+        })?;
+        drop(share);
+        self.tidy()?;
+        Ok(removed)
+    }
+
+    /// Removes the images that `unwanted` says and that nothing uses, and collects.
+    ///
+    /// # Errors
+    /// When the records or the leases cannot be read or changed.
+    pub fn prune(
+        &self,
+        unwanted: impl Fn(&Digest, &Record) -> bool,
+    ) -> Result<(Vec<Removed>, Collected), ImageError> {
+        let alone = Lock::exclusive(self.root.join("lock"))?;
+        let used: BTreeSet<Digest> = self.kept(true)?.into_iter().map(|kept| kept.image).collect();
+        let removed = self.change_records(|images| {
+            let mut removed = Vec::new();
+            images.retain(|id, record| {
+                let keep = used.contains(id) || !unwanted(id, record);
+                if !keep {
+                    removed.extend(record.names.iter().cloned().map(Removed::Untagged));
+                    removed.push(Removed::Deleted(*id));
+                }
+                keep
+            });
+            Ok(removed)
+        })?;
+        Ok((removed, self.sweep(alone)?))
+    }
+
+    /// Takes away what no image and no user needs. Waits until no other process works in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read or a file cannot be removed.
+    pub fn collect(&self) -> Result<Collected, ImageError> {
+        let alone = Lock::exclusive(self.root.join("lock"))?;
+        self.sweep(alone)
+    }
+
+    /// Collects if no other process works in the store; else the next collection will.
+    ///
+    /// # Errors
+    /// As [`Store::collect`].
+    pub fn tidy(&self) -> Result<(), ImageError> {
+        if let Some(alone) = Lock::try_exclusive(self.root.join("lock"))? {
+            self.sweep(alone)?;
+        }
+        Ok(())
+    }
+
+    /// Moves what is not needed out of the way while no one else works here; deletes it after.
+    fn sweep(&self, alone: Lock) -> Result<Collected, ImageError> {
+        let needed = self.needed()?;
+        let temporary = self.temporary();
+        let trash = tempfile::Builder::new().prefix("trash-").tempdir_in(&temporary);
+        let trash = trash.map_err(FileError::new("create a directory in", &temporary))?;
+        let mut collected = Collected::default();
+        for (name, path) in entries(&temporary)? {
+            if path != trash.path() {
+                discard(&path, trash.path(), &name)?;
+            }
+        }
+        for (name, path) in entries(&self.root.join("blobs/sha256"))? {
+            if !needed.blobs.contains(&name) {
+                collected.blobs += 1;
+                collected.bytes += path.metadata().map_or(0, |metadata| metadata.len());
+                discard(&path, trash.path(), &name)?;
+            }
+        }
+        for (name, path) in entries(&self.layers_directory())? {
+            let Some(short) = name.to_str().map(|name| name.trim_end_matches(".json")) else { continue };
+            if needed.layers.contains(short) {
+                continue;
+            }
+            if path.is_dir() {
+                collected.layers += 1;
+            } else if let Ok(record) = serde_json::from_slice::<super::layers::LayerRecord>(
+                &std::fs::read(&path).unwrap_or_default(),
+            ) {
+                collected.bytes += record.bytes;
+            }
+            discard(&path, trash.path(), &name)?;
+        }
+        for (name, path) in entries(&self.root.join("compressed"))? {
+            if !needed.diffs.contains(&name) {
+                discard(&path, trash.path(), &OsString::from(format!("gzip-{}", name.display())))?;
+            }
+        }
+        for (_, path) in entries(&self.root.join("locks"))? {
+            std::fs::remove_file(&path).map_err(FileError::new("remove", &path))?;
+        }
+        drop(alone);
+        let path = trash.path().to_owned();
+        trash.close().map_err(FileError::new("remove", path))?;
+        Ok(collected)
+    }
+
+    /// What the records and the leases need.
+    fn needed(&self) -> Result<Needed, ImageError> {
+        let mut needed = Needed::default();
+        let images: BTreeMap<Digest, Record> = self.records()?;
+        for (id, record) in images {
+            needed.blob(&record.manifest.digest);
+            needed.blob(&id);
+            // A damaged image keeps its documents; its layers cannot be known.
+            let Ok(image) = self.stored(id, record) else { continue };
+            image.manifest.layers.iter().for_each(|layer| needed.blob(&layer.digest));
+            for diff in &image.config.rootfs.diff_ids {
+                needed.diffs.insert(diff.hex().into());
+                if let Some(gzip) = self.compressed(diff) {
+                    needed.blob(&gzip.digest);
+                }
+            }
+            chain_ids(&image.config.rootfs.diff_ids).iter().for_each(|chain| needed.layer(self, chain));
+        }
+        for kept in self.kept(true)? {
+            kept.blobs.iter().for_each(|blob| needed.blob(blob));
+            kept.chains.iter().for_each(|chain| needed.layer(self, chain));
+        }
+        Ok(needed)
+    }
+}
+
+/// What stays, by the names of the files.
+#[derive(Debug, Default)]
+struct Needed {
+    blobs: BTreeSet<OsString>,
+    layers: BTreeSet<String>,
+    diffs: BTreeSet<OsString>,
+}
+
+impl Needed {
+    fn blob(&mut self, digest: &Digest) {
+        self.blobs.insert(digest.hex().into());
+    }
+
+    fn layer(&mut self, store: &Store, chain: &Digest) {
+        if let Some(name) = store.layer_path(chain).file_name() {
+            self.layers.insert(name.to_string_lossy().into_owned());
+        }
+    }
+}
+
+fn entries(directory: &Path) -> Result<Vec<(OsString, PathBuf)>, FileError> {
+    let listing = std::fs::read_dir(directory).map_err(FileError::new("list", directory))?;
+    let mut found = Vec::new();
+    for entry in listing {
+        let entry = entry.map_err(FileError::new("list", directory))?;
+        found.push((entry.file_name(), entry.path()));
+    }
+    Ok(found)
+}
+
+fn discard(path: &Path, trash: &Path, name: &OsString) -> Result<(), FileError> {
+    match std::fs::rename(path, trash.join(name)) {
+        // Another process deletes what it had moved away.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.map_err(FileError::new("move away", path)),
+    }
+}

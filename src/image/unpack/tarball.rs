@@ -1,0 +1,310 @@
+//! Reading a tar archive, entry by entry, in one pass: ustar, GNU's long names and sparse files, pax with extended
+//! attributes and its three forms of sparse files.
+
+use std::io::{self, BufRead};
+
+use tar::{EntryType, Header};
+
+use super::{Limits, UnpackError};
+
+mod pax;
+mod sparse;
+
+use pax::Pax;
+use sparse::Piece;
+
+/// The unit of an archive, in bytes.
+const BLOCK: u64 = 512;
+
+/// What an entry is to become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A file; its data follow.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link to the entry's target.
+    Symlink,
+    /// A further name of the entry's target.
+    HardLink,
+    /// A character device with major and minor number.
+    Char(u32, u32),
+    /// A block device.
+    Block(u32, u32),
+    /// A named pipe.
+    Fifo,
+}
+
+/// One entry, without its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The path as the archive has it.
+    pub name: Vec<u8>,
+    /// What it is to become.
+    pub kind: Kind,
+    /// What a link points to.
+    pub target: Vec<u8>,
+    /// The permissions, with set-user-id, set-group-id and sticky bits.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// When it was changed last: seconds since 1970.
+    pub mtime: i64,
+    /// And nanoseconds.
+    pub mtime_ns: u32,
+    /// Its length in bytes with holes.
+    pub size: u64,
+    /// Extended attributes.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where the data lie in a sparse file.
+    pub pieces: Option<Vec<Piece>>,
+}
+
+/// An archive at the point that was read to.
+#[derive(Debug)]
+pub struct TarReader<'a, R> {
+    input: &'a mut R,
+    limits: Limits,
+    end_marker: bool,
+    /// Bytes of the present entry's data that were not read yet.
+    left: u64,
+    /// Bytes after them up to the next block.
+    padding: u64,
+    /// What holds for all entries to come.
+    globals: Pax,
+    name: Option<String>,
+}
+
+impl<'a, R: BufRead> TarReader<'a, R> {
+    /// At the beginning of an archive.
+    pub fn new(input: &'a mut R, limits: Limits, end_marker: bool) -> Self {
+        Self { input, limits, end_marker, left: 0, padding: 0, globals: Pax::default(), name: None }
+    }
+
+    /// The next entry; what is left of the one before is passed over. `None` at the end.
+    ///
+    /// # Errors
+    /// When the archive is damaged, cut short, or its headers go over the limits.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, UnpackError> {
+        let mut long_name = None;
+        let mut long_target = None;
+        let mut pax = Pax::default();
+        let mut budget = self.limits.header;
+        loop {
+            self.skip_rest()?;
+            let Some(header) = self.header()? else {
+                let dangling = long_name.is_some() || long_target.is_some() || !pax.is_empty();
+                return if dangling { Err(UnpackError::CutShort(None)) } else { Ok(None) };
+            };
+            let size = header.entry_size().map_err(damaged)?;
+            let kind = header.entry_type();
+            match kind {
+                EntryType::GNULongName => long_name = Some(self.text(size, &mut budget)?),
+                EntryType::GNULongLink => long_target = Some(self.text(size, &mut budget)?),
+                EntryType::XHeader => pax.add(&self.small(size, &mut budget)?)?,
+                EntryType::XGlobalHeader => {
+                    let record = self.small(size, &mut budget)?;
+                    self.globals.add(&record)?;
+                }
+                _ => {
+                    let pax = self.globals.overlaid(pax);
+                    return self.entry(&header, pax, long_name, long_target).map(Some);
+                }
+            }
+        }
+    }
+
+    /// Puts together what the headers say.
+    fn entry(
+        &mut self,
+        header: &Header,
+        mut pax: Pax,
+        long_name: Option<Vec<u8>>,
+        long_target: Option<Vec<u8>>,
+    ) -> Result<Entry, UnpackError> {
+        let name = pax.path.take().or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
+        let target = (pax.linkpath.take().or(long_target))
+            .unwrap_or_else(|| header.link_name_bytes().map_or_else(Vec::new, |target| target.into_owned()));
+        self.name = Some(String::from_utf8_lossy(&name).into_owned());
+        let kind = self.kind(header, &name)?;
+        let stored = match pax.size {
+            Some(size) => size,
+            None => header.entry_size().map_err(damaged)?,
+        };
+        // Links and the like have no data, whatever their header says.
+        let stored = if matches!(kind, Kind::File) { stored } else { 0 };
+        self.left = stored;
+        self.padding = stored.next_multiple_of(BLOCK) - stored;
+        let mut size = stored;
+        let mut pieces = None;
+        if header.entry_type() == EntryType::GNUSparse {
+            let (map, real) = self.gnu_sparse(header)?;
+            (pieces, size) = (Some(map), real);
+        } else if let Some((map, real)) = self.pax_sparse(&mut pax)? {
+            (pieces, size) = (Some(map), real);
+        }
+        if let Some(pieces) = &pieces {
+            sparse::check(pieces, size, self.left)?;
+        }
+        let name = pax.sparse.name.take().unwrap_or(name);
+        let (mtime, mtime_ns) = match pax.mtime {
+            Some(mtime) => mtime,
+            None => (header.mtime().map_err(damaged)?.cast_signed(), 0),
+        };
+        let owner = |field: Option<u64>, header: io::Result<u64>, what| match field.map_or(header, Ok) {
+            Ok(id) => u32::try_from(id).map_err(|_| UnpackError::Damaged(format!("{what} {id} is no such number"))),
+            Err(error) => Err(damaged(error)),
+        };
+        Ok(Entry {
+            uid: owner(pax.uid, header.uid(), "the user")?,
+            gid: owner(pax.gid, header.gid(), "the group")?,
+            mode: header.mode().map_err(damaged)? & 0o7777,
+            name,
+            kind,
+            target,
+            mtime,
+            mtime_ns,
+            size,
+            xattrs: pax.xattrs,
+            pieces,
+        })
+    }
+
+    fn kind(&self, header: &Header, name: &[u8]) -> Result<Kind, UnpackError> {
+        let device = || -> Result<(u32, u32), UnpackError> {
+            let number = |part: io::Result<Option<u32>>| part.map_err(damaged).map(Option::unwrap_or_default);
+            Ok((number(header.device_major())?, number(header.device_minor())?))
+        };
+        Ok(match header.entry_type() {
+            // Before POSIX a directory was a file whose name ends in a slash.
+            EntryType::Regular if name.ends_with(b"/") => Kind::Directory,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File,
+            EntryType::Directory => Kind::Directory,
+            EntryType::Symlink => Kind::Symlink,
+            EntryType::Link => Kind::HardLink,
+            EntryType::Char => device().map(|(major, minor)| Kind::Char(major, minor))?,
+            EntryType::Block => device().map(|(major, minor)| Kind::Block(major, minor))?,
+            EntryType::Fifo => Kind::Fifo,
+            other => {
+                let name = String::from_utf8_lossy(name).into_owned();
+                return Err(UnpackError::Kind { name, kind: char::from(other.as_byte()) });
+            }
+        })
+    }
+
+    /// The next block as a header; `None` at the end marker, or where the archive ends and need not have one.
+    fn header(&mut self) -> Result<Option<Header>, UnpackError> {
+        let mut header = Header::new_old();
+        if self.read_block(header.as_mut_bytes())? {
+            if header.as_bytes().iter().any(|byte| *byte != 0) {
+                check_sum(&header)?;
+                return Ok(Some(header));
+            }
+            // The marker is two blocks of zeros; one alone is taken where the end need not be marked.
+            let mut second = [0; BLOCK as usize];
+            if self.read_block(&mut second)? {
+                if second.iter().any(|byte| *byte != 0) {
+                    return Err(UnpackError::Damaged("data follow a block of zeros".to_owned()));
+                }
+                return Ok(None);
+            }
+        }
+        if self.end_marker { Err(UnpackError::CutShort(None)) } else { Ok(None) }
+    }
+
+    /// Fills a block; whether there was one. A part of one is an error.
+    fn read_block(&mut self, block: &mut [u8]) -> Result<bool, UnpackError> {
+        let mut filled = 0;
+        while filled < block.len() {
+            let available = self.input.fill_buf().map_err(UnpackError::Read)?;
+            if available.is_empty() {
+                return if filled == 0 { Ok(false) } else { Err(UnpackError::CutShort(self.name.clone())) };
+            }
+            let count = available.len().min(block.len() - filled);
+            block[filled..filled + count].copy_from_slice(&available[..count]);
+            self.input.consume(count);
+            filled += count;
+        }
+        Ok(true)
+    }
+
+    /// Hands a part of the present entry's data to `take`; `false` when there are none left.
+    ///
+    /// # Errors
+    /// When the archive ends before its entry does, and what `take` says.
+    pub fn data(
+        &mut self,
+        most: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), UnpackError>,
+    ) -> Result<u64, UnpackError> {
+        let wanted = self.left.min(most);
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let available = self.input.fill_buf().map_err(UnpackError::Read)?;
+        if available.is_empty() {
+            return Err(UnpackError::CutShort(self.name.clone()));
+        }
+        let count = available.len().min(usize::try_from(wanted).unwrap_or(usize::MAX));
+        take(&available[..count])?;
+        self.input.consume(count);
+        self.left -= count as u64;
+        Ok(count as u64)
+    }
+
+    /// Passes over the rest of the present entry.
+    fn skip_rest(&mut self) -> Result<(), UnpackError> {
+        while self.left > 0 {
+            self.data(u64::MAX, &mut |_| Ok(()))?;
+        }
+        self.left = std::mem::take(&mut self.padding);
+        while self.left > 0 {
+            self.data(u64::MAX, &mut |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the data of an extended header.
+    fn small(&mut self, size: u64, budget: &mut u64) -> Result<Vec<u8>, UnpackError> {
+        let limit = self.limits.header;
+        *budget =
+            budget.checked_sub(size).ok_or(UnpackError::Limit { what: "bytes of extended headers of an entry", limit })?;
+        self.left = size;
+        self.padding = size.next_multiple_of(BLOCK) - size;
+        let mut bytes = Vec::new();
+        while self.left > 0 {
+            self.data(u64::MAX, &mut |part| {
+                bytes.extend_from_slice(part);
+                Ok(())
+            })?;
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a long name of GNU's, which ends in a NUL.
+    fn text(&mut self, size: u64, budget: &mut u64) -> Result<Vec<u8>, UnpackError> {
+        let mut bytes = self.small(size, budget)?;
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        bytes.truncate(end);
+        Ok(bytes)
+    }
+}
+
+/// A header whose sum is wrong is no header.
+fn check_sum(header: &Header) -> Result<(), UnpackError> {
+    let sum: u32 = header.as_bytes().iter().enumerate().map(|(at, byte)| match at {
+        148..156 => u32::from(b' '),
+        _ => u32::from(*byte),
+    }).sum();
+    match header.cksum() {
+        Ok(written) if written == sum => Ok(()),
+        _ => Err(UnpackError::Damaged("a header's check sum is wrong, or it is no tar archive".to_owned())),
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn damaged(error: io::Error) -> UnpackError {
+    UnpackError::Damaged(error.to_string())
+}
