@@ -252,7 +252,7 @@ mod tests {
             ("127.0.0.1:5000/app", "127.0.0.1:5000/app:latest"),
             ("[::1]:5000/app", "[::1]:5000/app:latest"),
             ("Host/app", "Host/app:latest"),
-            ("a-b--c__d.e/f_g", "docker.io/a-b--c__d.e/f_g:latest"),
+            ("a-b--c__d/e.f_g", "docker.io/a-b--c__d/e.f_g:latest"),
         ] {
             let reference = parse(short).unwrap().or_latest();
             assert_eq!(reference.to_string(), whole, "{short}");

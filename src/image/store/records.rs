@@ -138,7 +138,7 @@ impl Store {
             }
             record.repo_digests.extend(repo_digest);
             for name in names {
-                set_name(images, id, &name.to_string());
+                set_name(images, id, &name.clone().or_latest().to_string());
             }
             Ok(id)
         })
@@ -152,7 +152,7 @@ impl Store {
         let _share = self.share()?;
         self.change_records(|images| {
             let id = find(images, image)?;
-            set_name(images, id, &name.to_string());
+            set_name(images, id, &name.clone().or_latest().to_string());
             Ok(id)
         })
     }

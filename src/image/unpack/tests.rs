@@ -313,7 +313,7 @@ fn garbage_is_told_from_an_archive() {
 
 #[test]
 fn a_sparse_file_of_pax_1_0() {
-    let records = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n24 GNU.sparse.name=there\n27 GNU.sparse.realsize=2048\n";
+    let records = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=there\n28 GNU.sparse.realsize=2048\n";
     let data = format!("{:\0<512}{}", "2\n0\n4\n1024\n4\n", "abcdefgh");
     let place = Place::new();
     place.unpack(&Made::default().pax(records).file("GNUSparseFile.1/there", &data).end()).unwrap();

@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn records_are_taken_apart() {
         let mut pax = Pax::default();
-        pax.add(b"11 path=a\nb\n30 mtime=1350244992.023960108\n25 SCHILY.xattr.user.x=\0=\n").unwrap();
+        pax.add(b"12 path=a\nb\n30 mtime=1350244992.023960108\n26 SCHILY.xattr.user.x=\0=\n").unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"a\nb"[..]));
         assert_eq!(pax.mtime, Some((1_350_244_992, 23_960_108)));
         assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"\0=".to_vec())]);
