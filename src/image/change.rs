@@ -31,7 +31,9 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// The first word.
-    #[error("`{0}` is no instruction; known are CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR")]
+    #[error(
+        "`{0}` is no instruction; known are CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR"
+    )]
     Unknown(String),
     /// Nothing follows.
     #[error("{0} needs an argument")]
@@ -97,8 +99,7 @@ fn port(text: &str) -> Result<String, ChangeError> {
 fn pairs(text: &str) -> Result<Vec<(String, String)>, ChangeError> {
     let words = words(text)?;
     if !words[0].contains('=') {
-        let (name, value) =
-            text.split_once(char::is_whitespace).ok_or_else(|| ChangeError::Pair(text.to_owned()))?;
+        let (name, value) = text.split_once(char::is_whitespace).ok_or_else(|| ChangeError::Pair(text.to_owned()))?;
         return Ok(vec![(name.to_owned(), value.trim().to_owned())]);
     }
     let pair = |word: &String| match word.split_once('=') {

@@ -48,7 +48,9 @@ pub fn steps(store: &Store, image: &Stored) -> Result<Vec<Step>, ImageError> {
 /// As [`steps`].
 pub fn sizes(store: &Store, image: &Stored) -> Result<Vec<u64>, ImageError> {
     let chains = chain_ids(&image.config.rootfs.diff_ids);
-    let known = || -> Result<Option<Vec<u64>>, ImageError> { chains.iter().map(|chain| Ok(store.layer_record(chain)?.map(|layer| layer.bytes))).collect() };
+    let known = || -> Result<Option<Vec<u64>>, ImageError> {
+        chains.iter().map(|chain| Ok(store.layer_record(chain)?.map(|layer| layer.bytes))).collect()
+    };
     if let Some(sizes) = known()? {
         return Ok(sizes);
     }

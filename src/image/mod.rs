@@ -34,12 +34,12 @@ pub struct RootFs {
 }
 
 impl RootFs {
-    /// The directory that most of the layers are in, and what names each from there: mount(2) takes one page of
-    /// options, into which 127 whole paths do not fit. `None` where the layers are not in one directory.
+    /// The directory that the lowest layer is in, as all of an image are, and what names each layer from there: mount(2)
+    /// takes one page of options, into which 127 whole paths do not fit. `None` where that is the host's root.
     #[must_use]
     pub fn shortened(&self) -> Option<(&Path, Vec<&Path>)> {
         let base = self.layers.last()?.parent()?;
-        if self.layers.iter().filter(|layer| layer.parent() == Some(base)).count() < 2 {
+        if base == Path::new("/") {
             return None;
         }
         let short = |layer: &'_ PathBuf| layer.parent().is_some_and(|parent| parent == base);
@@ -68,7 +68,10 @@ mod tests {
         let (base, names) = stacked.shortened().unwrap();
         assert_eq!(base, Path::new("/store/layers"));
         assert_eq!(names, [Path::new("/self/work"), Path::new("b"), Path::new("a")]);
-        assert_eq!(root(&["/a/b", "/c/d"]).shortened(), None);
-        assert_eq!(root(&["/a/b"]).shortened(), None);
+        assert_eq!(
+            root(&["/a/b", "/c/d"]).shortened(),
+            Some((Path::new("/c"), vec![Path::new("/a/b"), Path::new("d")]))
+        );
+        assert_eq!(root(&["/a", "/b"]).shortened(), None);
     }
 }

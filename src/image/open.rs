@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::RootFs;
 use super::archive::{self, Selection};
 use super::digest::Digest;
 use super::embedded;
@@ -9,7 +10,6 @@ use super::error::ImageError;
 use super::spec::{ContainerConfig, own_platform};
 use super::store::Store;
 use super::store::lease::Lease;
-use super::RootFs;
 
 /// An image that containers can be made of. What it needs of the store stays there while it lives.
 #[derive(Debug)]
@@ -139,7 +139,10 @@ mod tests {
         assert_eq!(Origin::of("self"), Origin::Own);
         assert_eq!(Origin::of("busybox:1"), Origin::Stored("busybox:1".to_owned()));
         assert_eq!(Origin::of("oci:/no/dir"), Origin::File("/no/dir".into(), None));
-        assert_eq!(Origin::of("docker-archive:/no/a.tar:b:1"), Origin::File("/no/a.tar".into(), Some("b:1".to_owned())));
+        assert_eq!(
+            Origin::of("docker-archive:/no/a.tar:b:1"),
+            Origin::File("/no/a.tar".into(), Some("b:1".to_owned()))
+        );
         assert_eq!(Origin::of("dir:/a:b"), Origin::Directory("/a:b".into()));
     }
 }

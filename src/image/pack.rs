@@ -128,6 +128,10 @@ impl Packer<'_> {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Regular);
         header.set_mode(0o600);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        header.set_mtime(0);
         self.named(header, path, b"", &[])
     }
 
@@ -148,7 +152,11 @@ impl Packer<'_> {
             record(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
         }
         // Octal digits end there; what is more goes into pax records.
-        for (name, value, most) in [("uid", stat.st_uid.into(), 0o7_777_777), ("gid", stat.st_gid.into(), 0o7_777_777), ("size", size, 0o77_777_777_777)] {
+        for (name, value, most) in [
+            ("uid", stat.st_uid.into(), 0o7_777_777),
+            ("gid", stat.st_gid.into(), 0o7_777_777),
+            ("size", size, 0o77_777_777_777),
+        ] {
             let shown = if value > most { 0 } else { value };
             match name {
                 "uid" => header.set_uid(shown),
@@ -186,6 +194,9 @@ impl Packer<'_> {
             let mut extended = tar::Header::new_ustar();
             extended.set_entry_type(tar::EntryType::XHeader);
             extended.set_mode(0o644);
+            extended.set_uid(0);
+            extended.set_gid(0);
+            extended.set_mtime(0);
             extended.set_size(records.len() as u64);
             extended.as_old_mut().name[..3].copy_from_slice(b"pax");
             extended.set_cksum();
@@ -252,13 +263,17 @@ fn collect(
     list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
     get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
 ) -> io::Result<Vec<Attribute>> {
-    match list(&mut []) {
-        Ok(0) | Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Ok(_) => {}
-        Err(error) => return Err(error.into()),
+    // Most files have none, or few.
+    let mut names = vec![0; 256];
+    let mut listed = list(&mut names);
+    if listed == Err(rustix::io::Errno::RANGE) {
+        names = vec![0; MOST_ATTRIBUTES];
+        listed = list(&mut names);
     }
-    let mut names = vec![0; MOST_ATTRIBUTES];
-    let count = list(&mut names)?;
+    let count = match listed {
+        Ok(0) | Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        listed => listed?,
+    };
     let mut found = Vec::new();
     let mut value = vec![0; MOST_ATTRIBUTES];
     for name in names[..count].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {

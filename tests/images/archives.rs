@@ -6,7 +6,7 @@ use isobench::image::archive::{self, Format, Selection};
 use isobench::image::create::{self, Description, RootSource};
 use isobench::image::digest::Digest;
 use isobench::image::spec::own_platform;
-use isobench::image::{ImageError, Image};
+use isobench::image::{Image, ImageError};
 
 use crate::harness::Case;
 use crate::tools::{Outcome, Place, case, run, skopeo};
@@ -33,7 +33,9 @@ pub fn selection() -> Selection {
 /// An image's layers merged by the kernel, looked at in a mount namespace of its own.
 fn merged(place: &Place, image: &Image) -> Outcome<std::collections::BTreeMap<String, String>> {
     let (base, names) = match image.root.shortened() {
-        Some((base, names)) => (base.to_owned(), names.iter().map(|name| name.display().to_string()).collect::<Vec<_>>()),
+        Some((base, names)) => {
+            (base.to_owned(), names.iter().map(|name| name.display().to_string()).collect::<Vec<_>>())
+        }
         None => ("/".into(), image.root.layers.iter().map(|layer| layer.display().to_string()).collect()),
     };
     let (target, copy) = (place.text("", "merged"), place.text("", "copy"));
@@ -43,7 +45,8 @@ fn merged(place: &Place, image: &Image) -> Outcome<std::collections::BTreeMap<St
     // One layer alone is no overlay; an empty one under it makes it so.
     std::fs::create_dir_all(place.path("none"))?;
     let none = place.text("", "none");
-    let script = format!("cd {base} && mount -t overlay overlay -o lowerdir={lower}:{none} {target} && cp -a {target}/. {copy}");
+    let script =
+        format!("cd {base} && mount -t overlay overlay -o lowerdir={lower}:{none} {target} && cp -a {target}/. {copy}");
     run("unshare", &["-m", "--propagation", "private", "sh", "-c", &script])?;
     let tree = describe(Path::new(&copy))?;
     std::fs::remove_dir_all(copy)?;
@@ -58,12 +61,18 @@ fn layout() -> Outcome {
     let id = skopeo(&["inspect", "--raw", "--config", &place.text("oci:", "layout:latest")])?;
     assert_eq!(loaded[0].id, Digest::of(id.as_bytes()), "the identifier is the digest of the configuration");
     let image = Image::open(&place.store, &loaded[0].id.to_string(), "a test")?;
-    assert_eq!((image.config.cmd.as_slice(), image.config.env.last().map(String::as_str)), (&["sh".to_owned()][..], Some("A=1")));
+    assert_eq!(
+        (image.config.cmd.as_slice(), image.config.env.last().map(String::as_str)),
+        (&["sh".to_owned()][..], Some("A=1"))
+    );
     assert_eq!(image.config.working_dir, "/opt");
     run("umoci", &["unpack", "--image", &place.text("", "layout:latest"), &place.text("", "bundle")])?;
     let mut theirs = describe(&place.path("bundle/rootfs"))?;
     let mut ours = merged(&place, &image)?;
-    assert_eq!(ours.keys().map(String::as_str).collect::<Vec<_>>(), ["/", "/etc", "/etc/hostname", "/etc/link", "/opt", "/opt/c"]);
+    assert_eq!(
+        ours.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["/", "/etc", "/etc/hostname", "/etc/link", "/opt", "/opt/c"]
+    );
     // The root has no entry in any layer.
     ours.remove("/");
     theirs.remove("/");
@@ -84,7 +93,11 @@ fn by_skopeo() -> Outcome {
     ] {
         skopeo(&["copy", &from, &to])?;
         let loaded = archive::load(&place.store, Some(&place.path(path)), &selection())?;
-        assert_eq!(loaded[0].names.iter().map(|name| name.familiar()).collect::<Vec<_>>(), ["example.org/a/b:1"], "{path}");
+        assert_eq!(
+            loaded[0].names.iter().map(|name| name.familiar()).collect::<Vec<_>>(),
+            ["example.org/a/b:1"],
+            "{path}"
+        );
         ids.push(loaded[0].id);
         assert_eq!(place.store.find("example.org/a/b:1")?, loaded[0].id);
     }
@@ -146,7 +159,8 @@ fn platforms() -> Outcome {
     let both = serde_json::json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests}).to_string();
     let digest = Digest::of(both.as_bytes());
     place.write(&format!("layout/blobs/sha256/{}", digest.hex()), &both)?;
-    index["manifests"] = serde_json::json!([{"mediaType": media_type, "digest": digest.to_string(), "size": both.len()}]);
+    index["manifests"] =
+        serde_json::json!([{"mediaType": media_type, "digest": digest.to_string(), "size": both.len()}]);
     std::fs::write(&path, index.to_string())?;
     let load = |architecture: &str| {
         let mut selection = selection();
@@ -155,7 +169,10 @@ fn platforms() -> Outcome {
     };
     let other = load("s390x")?[0].id;
     assert_eq!(place.store.config(&other)?.architecture, "s390x");
-    assert_eq!(place.store.config(&load(&own_platform().architecture)?[0].id)?.architecture, own_platform().architecture);
+    assert_eq!(
+        place.store.config(&load(&own_platform().architecture)?[0].id)?.architecture,
+        own_platform().architecture
+    );
     assert!(matches!(load("riscv64"), Err(ImageError::Platform { has, .. }) if has.contains("linux/s390x")));
     Ok(())
 }
@@ -227,7 +244,8 @@ fn outside() -> Outcome {
     });
     place.write("docker/layer.tar", &layer)?;
     place.write("docker/config.json", config.to_string())?;
-    place.write("docker/manifest.json", r#"[{"Config":"config.json","RepoTags":["evil:1"],"Layers":["layer.tar"]}]"#)?;
+    place
+        .write("docker/manifest.json", r#"[{"Config":"config.json","RepoTags":["evil:1"],"Layers":["layer.tar"]}]"#)?;
     run("tar", &["-c", "-f", &place.text("", "evil.tar"), "-C", &place.text("", "docker"), "."])?;
     let error = refuses(&place, "evil.tar")?;
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

@@ -97,7 +97,10 @@ fn workload() -> Outcome {
         let stamp = output(image.with_workload()?, &["/isobench", "__workload", "stamp"])?;
         assert!(!stamp.is_empty());
     }
-    let (id, archive) = (create::import(&place.store, RootSource::Directory(&place.path("tree")), &description("a:1")?)?, place.path("a.tar"));
+    let (id, archive) = (
+        create::import(&place.store, RootSource::Directory(&place.path("tree")), &description("a:1")?)?,
+        place.path("a.tar"),
+    );
     archive::save(&place.store, &[id.to_string()], archive::Format::Oci, &mut std::fs::File::create(&archive)?)?;
     assert_eq!(archive::load(&place.store, Some(&archive), &selection())?[0].id, id);
     Ok(())
@@ -121,7 +124,8 @@ fn commit() -> Outcome {
     let script = format!("mount -t overlay overlay -o {options} {0} && cd {0} && {change}", at("merged"));
     run("unshare", &["-m", "--propagation", "private", "sh", "-c", &script])?;
     let changes = isobench::image::changes::changes(&place.path("upper"), &image.root.layers)?;
-    let changes: Vec<String> = changes.iter().map(|(how, path)| format!("{} {}", how.letter(), path.display())).collect();
+    let changes: Vec<String> =
+        changes.iter().map(|(how, path)| format!("{} {}", how.letter(), path.display())).collect();
     assert_eq!(changes, ["C /bin", "C /etc", "A /etc/new", "D /etc/old", "C /var", "D /var/a", "A /var/b"]);
     create::commit(&place.store, Some("a:1"), &place.path("upper"), image.config.clone(), &description("a:2")?)?;
     let second = Image::open(&place.store, "a:2", "a test")?;

@@ -53,7 +53,8 @@ fn tree(place: &Place) -> Outcome {
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     rustix::fs::setxattr(place.path("tree/bin/big"), "security.capability", &capability, flags)?;
     for name in ["tree/bin", "tree/names", "tree/empty", "tree"] {
-        File::open(place.path(name))?.set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(1_234_567_890, 0))?;
+        File::open(place.path(name))?
+            .set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(1_234_567_890, 0))?;
     }
     Ok(())
 }
@@ -124,8 +125,12 @@ fn sparse() -> Outcome {
     File::create(place.path("tree/hole"))?.set_len(1 << 30)?;
     place.write("tree/after", "still in step\n")?;
     let from = place.text("", "tree");
-    for form in [&["--format=gnu"][..], &["--format=posix", "--sparse-version=1.0"], &["--format=posix", "--sparse-version=0.1"], &["--format=posix", "--sparse-version=0.0"]]
-    {
+    for form in [
+        &["--format=gnu"][..],
+        &["--format=posix", "--sparse-version=1.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=0.0"],
+    ] {
         let name = format!("sparse-{}.tar", form.last().unwrap_or(&"").trim_start_matches('-'));
         let archive = place.text("", &name);
         let arguments = [&["-c", "--sparse", "-f", archive.as_str(), "-C", &from], form, &["."]].concat();

@@ -49,7 +49,8 @@ fn walk(
     let attributes = attributes(&path)?;
     found.insert(name, format!("{mode:o} {uid}:{gid} {time} {content}{same}{attributes}"));
     if kind.is_dir() {
-        let mut names: Vec<_> = std::fs::read_dir(&path)?.map(|entry| Ok(entry?.file_name())).collect::<Outcome<_>>()?;
+        let mut names: Vec<_> =
+            std::fs::read_dir(&path)?.map(|entry| Ok(entry?.file_name())).collect::<Outcome<_>>()?;
         names.sort();
         for name in names {
             walk(root, &inside.join(name), found, inodes)?;

@@ -32,7 +32,13 @@ pub(super) fn size(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let decimals = if value >= 99.95 { 0 } else if value >= 9.995 { 1 } else { 2 };
+    let decimals = if value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
     let mut text = format!("{value:.decimals$}");
     if text.contains('.') {
         text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
@@ -110,7 +116,8 @@ mod tests {
     #[test]
     fn columns_are_three_apart_and_ten_wide() {
         let rows = [["TAG", "IMAGE ID", "SIZE"], ["latest", "0123456789ab", "1kB"]];
-        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect();
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect();
         assert_eq!(render(&rows), "TAG       IMAGE ID       SIZE\nlatest    0123456789ab   1kB\n");
     }
 }

@@ -53,10 +53,15 @@ pub(super) fn run(store: &Store, args: &ListArgs) -> Result<Ended, CliError> {
     let images = images(store)?;
     let mut rows = Vec::new();
     for image in images.iter().filter(|image| filters.iter().all(|filter| filter.takes(image))) {
-        rows.extend(names(image).into_iter().filter(|name| {
-            args.name.as_ref().is_none_or(|wanted| is_named(name, wanted))
-                && filters.iter().all(|filter| filter.takes_name(name))
-        }).map(|name| (image, name)));
+        rows.extend(
+            names(image)
+                .into_iter()
+                .filter(|name| {
+                    args.name.as_ref().is_none_or(|wanted| is_named(name, wanted))
+                        && filters.iter().all(|filter| filter.takes_name(name))
+                })
+                .map(|name| (image, name)),
+        );
     }
     if args.quiet {
         let mut ids: Vec<&Digest> = rows.iter().map(|(image, _)| &image.id).collect();

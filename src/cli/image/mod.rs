@@ -93,10 +93,7 @@ fn dispatch(store: &Store, command: Command) -> Result<Ended, CliError> {
 }
 
 /// Does something with each of several images; goes on after one that cannot be done, and says so.
-fn each(
-    names: &[String],
-    mut act: impl FnMut(&str) -> Result<(), CliError>,
-) -> Result<Ended, CliError> {
+fn each(names: &[String], mut act: impl FnMut(&str) -> Result<(), CliError>) -> Result<Ended, CliError> {
     let mut ended = Ended::Pass;
     for name in names {
         match act(name) {

@@ -207,7 +207,11 @@ fn nodes(pieces: &mut Peekable<IntoIter<Piece>>) -> Result<Vec<Node>, TemplateEr
                 if !is_action(pieces.next().as_ref(), "end") {
                     return Err(TemplateError::Open("end"));
                 }
-                nodes.push(if control == "range" { Node::Range(of, then, otherwise) } else { Node::If(of, then, otherwise) });
+                nodes.push(if control == "range" {
+                    Node::Range(of, then, otherwise)
+                } else {
+                    Node::If(of, then, otherwise)
+                });
             }
             _ => {
                 pieces.next();
@@ -399,7 +403,8 @@ mod tests {
     use super::*;
 
     fn text(template: &str) -> Result<String, TemplateError> {
-        let value = json!({"ID": "abc", "Tags": ["a:1", "b:2"], "Config": {"Env": null, "Labels": {"x.y": "z"}}, "N": 0});
+        let value =
+            json!({"ID": "abc", "Tags": ["a:1", "b:2"], "Config": {"Env": null, "Labels": {"x.y": "z"}}, "N": 0});
         Template::parse(template)?.render(&value)
     }
 

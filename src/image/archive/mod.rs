@@ -248,7 +248,9 @@ impl Found {
     fn damaged(&self, digest: &Digest) -> ImageError {
         let name = format!("blobs/sha256/{}", digest.hex());
         match self.file(&name) {
-            Ok((found, _)) => ImageError::Digest { what: format!("`{name}` of {}", self.what()), expected: *digest, found },
+            Ok((found, _)) => {
+                ImageError::Digest { what: format!("`{name}` of {}", self.what()), expected: *digest, found }
+            }
             Err(_) => ImageError::MissingBlob(*digest, self.what()),
         }
     }

@@ -65,6 +65,8 @@ impl<W: Write> Archive<'_, W> {
         let mut header = tar::Header::new_gnu();
         header.set_size(size);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(0);
         self.builder.append_data(&mut header, name, content).map_err(writing)
     }

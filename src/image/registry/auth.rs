@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use ureq::http::{HeaderMap, Method, StatusCode};
 
+use super::RegistryError;
 use super::client::{Ask, Client};
 use super::credentials::Credentials;
-use super::RegistryError;
 
 /// What goes with a request to prove who we are.
 pub(super) struct Authorization(String);
@@ -104,9 +104,13 @@ impl Challenge {
                 client.ask(&ask, &[StatusCode::OK])?
             }
         };
-        let token: Result<Token, _> = response.body_mut().with_config().limit(1 << 20).read_to_vec().map_err(|_| ()).and_then(
-            |bytes| serde_json::from_slice(&bytes).map_err(|_| ()),
-        );
+        let token: Result<Token, _> = response
+            .body_mut()
+            .with_config()
+            .limit(1 << 20)
+            .read_to_vec()
+            .map_err(|_| ())
+            .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|_| ()));
         match token.ok().and_then(|token| token.token.or(token.access_token)) {
             Some(token) => Ok(Some(Authorization(format!("Bearer {token}")))),
             None => Err(client.malformed(format!("us for a token to {realm}, which gave none"))),
@@ -171,7 +175,10 @@ mod tests {
 
     #[test]
     fn queries_are_encoded() {
-        assert_eq!(encode(&[("scope", "repository:a/b:pull,push"), ("x", "é")]), "scope=repository%3Aa%2Fb%3Apull%2Cpush&x=%C3%A9");
+        assert_eq!(
+            encode(&[("scope", "repository:a/b:pull,push"), ("x", "é")]),
+            "scope=repository%3Aa%2Fb%3Apull%2Cpush&x=%C3%A9"
+        );
     }
 
     #[test]

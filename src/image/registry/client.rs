@@ -116,10 +116,13 @@ impl Client {
         let client = build(false);
         match client.greet() {
             // On this machine no one listens in: a registry without TLS will do.
-            Err(RegistryError::Unreachable { .. }) if local => {
+            Err(first @ RegistryError::Unreachable { .. }) if local => {
                 let client = build(true);
-                client.greet()?;
-                Ok(client)
+                match client.greet() {
+                    // It speaks TLS after all.
+                    Err(RegistryError::Refused { status: 400, .. } | RegistryError::Unreachable { .. }) => Err(first),
+                    outcome => outcome.map(|()| client),
+                }
             }
             outcome => outcome.map(|()| client),
         }
@@ -327,7 +330,10 @@ pub(super) fn is_passing(status: StatusCode) -> bool {
 /// Whether the connection was at fault.
 pub(super) fn is_broken(error: &RegistryError) -> bool {
     let RegistryError::Unreachable { source, .. } = error else { return false };
-    matches!(**source, ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_))
+    matches!(
+        **source,
+        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_)
+    )
 }
 
 fn told_pause(headers: &HeaderMap) -> Option<Duration> {

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use ureq::Body;
 use ureq::http::{Method, Response, StatusCode};
 
-use super::client::{Ask, Client, Payload, is_broken, is_passing};
 use super::auth::Challenge;
+use super::client::{Ask, Client, Payload, is_broken, is_passing};
 use super::{Connection, Event, RegistryError, Watcher, transfer};
 use crate::fs::FileError;
 use crate::image::archive::select;
@@ -151,7 +151,9 @@ fn fetch_blob(store: &Store, client: &Client, blob: &Descriptor, watcher: Watche
                         // It cannot send a part: from the beginning.
                         (writer, at) = (store.begin_blob()?, 0);
                     } else if at > 0 && begins_at(&response) != Some(at) {
-                        return Err(client.malformed(format!("another part of the blob {digest} than was asked for")).into());
+                        return Err(client
+                            .malformed(format!("another part of the blob {digest} than was asked for"))
+                            .into());
                     }
                     let broken = receive(response, blob, &mut writer, &mut at, watcher, store)?;
                     if let Some(error) = broken.filter(|_| attempt >= client.connection().attempts) {

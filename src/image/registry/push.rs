@@ -58,8 +58,9 @@ pub fn push(
     let mut blobs = layers;
     blobs.push(image.manifest.config.clone());
     transfer::each(&blobs, connection.parallel, |blob| send_blob(store, &client, blob, other.as_deref(), watcher))?;
-    let ask = Ask::new(Method::PUT, client.url(&format!("manifests/{tag}")), format!("manifest of {}", reference.familiar()))
-        .header("content-type", descriptor.media_type.as_str());
+    let ask =
+        Ask::new(Method::PUT, client.url(&format!("manifests/{tag}")), format!("manifest of {}", reference.familiar()))
+            .header("content-type", descriptor.media_type.as_str());
     client.ask_with(&ask, &document, &[StatusCode::CREATED, StatusCode::OK])?;
     store.change_records(|images| {
         if let Some(record) = images.get_mut(&image.id) {
@@ -74,8 +75,8 @@ pub fn push(
 /// Another repository of the same registry that has the image: its blobs need not be sent.
 fn other_repository<'a>(known: impl IntoIterator<Item = &'a String>, reference: &Reference) -> Option<String> {
     let known = known.into_iter().filter_map(|text| text.parse::<Reference>().ok());
-    let mut others = known
-        .filter(|known| known.registry() == reference.registry() && known.repository() != reference.repository());
+    let mut others =
+        known.filter(|known| known.registry() == reference.registry() && known.repository() != reference.repository());
     others.next().map(|known| known.repository().to_owned())
 }
 
@@ -195,7 +196,9 @@ fn upload(
     let put = Ask::new(Method::PUT, url, what.as_str()).header("content-type", "application/octet-stream");
     match client.ask(&put, &[StatusCode::CREATED, StatusCode::NO_CONTENT]) {
         Ok(_) => Ok(None),
-        Err(error @ (RegistryError::NotFound { .. } | RegistryError::Refused { status: 400 | 416, .. })) => Ok(Some(error)),
+        Err(error @ (RegistryError::NotFound { .. } | RegistryError::Refused { status: 400 | 416, .. })) => {
+            Ok(Some(error))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -74,10 +74,7 @@ impl Store {
     ///
     /// # Errors
     /// When the records or the leases cannot be read or changed.
-    pub fn prune(
-        &self,
-        unwanted: impl Fn(&Digest, &Record) -> bool,
-    ) -> Result<(Vec<Removed>, Collected), ImageError> {
+    pub fn prune(&self, unwanted: impl Fn(&Digest, &Record) -> bool) -> Result<(Vec<Removed>, Collected), ImageError> {
         let alone = Lock::exclusive(self.root.join("lock"))?;
         let used: BTreeSet<Digest> = self.kept(true)?.into_iter().map(|kept| kept.image).collect();
         let removed = self.change_records(|images| {
@@ -104,13 +101,19 @@ impl Store {
         self.sweep(alone)
     }
 
-    /// Collects if no other process works in the store; else the next collection will.
+    /// Collects if no other process works in the store, or ends to within a tenth of a second; else the next
+    /// collection will.
     ///
     /// # Errors
     /// As [`Store::collect`].
     pub fn tidy(&self) -> Result<(), ImageError> {
-        if let Some(alone) = Lock::try_exclusive(self.root.join("lock"))? {
-            self.sweep(alone)?;
+        // A child that another thread has just forked holds all locks until its exec.
+        for _ in 0..20 {
+            if let Some(alone) = Lock::try_exclusive(self.root.join("lock"))? {
+                self.sweep(alone)?;
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
         Ok(())
     }
@@ -141,9 +144,9 @@ impl Store {
             }
             if path.is_dir() {
                 collected.layers += 1;
-            } else if let Ok(record) = serde_json::from_slice::<super::layers::LayerRecord>(
-                &std::fs::read(&path).unwrap_or_default(),
-            ) {
+            } else if let Ok(record) =
+                serde_json::from_slice::<super::layers::LayerRecord>(&std::fs::read(&path).unwrap_or_default())
+            {
                 collected.bytes += record.bytes;
             }
             discard(&path, trash.path(), &name)?;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::records::Stored;
 use super::layers::chain_ids;
+use super::records::Stored;
 use crate::fs::{FileError, write_atomic};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;

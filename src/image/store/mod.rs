@@ -207,7 +207,12 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be read or written, or is not what was expected; nothing is kept then.
-    pub fn put(&self, what: &str, reader: &mut dyn Read, expected: Option<&Descriptor>) -> Result<(Digest, u64), ImageError> {
+    pub fn put(
+        &self,
+        what: &str,
+        reader: &mut dyn Read,
+        expected: Option<&Descriptor>,
+    ) -> Result<(Digest, u64), ImageError> {
         let mut blob = self.begin_blob()?;
         let copying = || FileError::new("copy a blob to", self.temporary());
         match expected {

@@ -78,8 +78,7 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
             Err(error) => return Err(FileError::new("read", path)(error).into()),
         };
-        let document: Document =
-            serde_json::from_slice(&text).map_err(ImageError::json(path.display().to_string()))?;
+        let document: Document = serde_json::from_slice(&text).map_err(ImageError::json(path.display().to_string()))?;
         if document.schema != SCHEMA {
             let why = format!("its schema is {}, and this isobench knows {SCHEMA}", document.schema);
             return Err(ImageError::invalid(path.display().to_string(), why));

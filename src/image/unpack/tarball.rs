@@ -98,7 +98,7 @@ impl<'a, R: BufRead> TarReader<'a, R> {
                 let dangling = long_name.is_some() || long_target.is_some() || !pax.is_empty();
                 return if dangling { Err(UnpackError::CutShort(None)) } else { Ok(None) };
             };
-            let size = header.entry_size().map_err(damaged)?;
+            let size = number(&header.as_old().size)?;
             let kind = header.entry_type();
             match kind {
                 EntryType::GNULongName => long_name = Some(self.text(size, &mut budget)?),
@@ -131,7 +131,7 @@ impl<'a, R: BufRead> TarReader<'a, R> {
         let kind = self.kind(header, &name)?;
         let stored = match pax.size {
             Some(size) => size,
-            None => header.entry_size().map_err(damaged)?,
+            None => number(&header.as_old().size)?,
         };
         // Links and the like have no data, whatever their header says.
         let stored = if matches!(kind, Kind::File) { stored } else { 0 };
@@ -151,16 +151,16 @@ impl<'a, R: BufRead> TarReader<'a, R> {
         let name = pax.sparse.name.take().unwrap_or(name);
         let (mtime, mtime_ns) = match pax.mtime {
             Some(mtime) => mtime,
-            None => (header.mtime().map_err(damaged)?.cast_signed(), 0),
+            None => (number(&header.as_old().mtime)?.cast_signed(), 0),
         };
-        let owner = |field: Option<u64>, header: io::Result<u64>, what| match field.map_or(header, Ok) {
-            Ok(id) => u32::try_from(id).map_err(|_| UnpackError::Damaged(format!("{what} {id} is no such number"))),
-            Err(error) => Err(damaged(error)),
+        let owner = |field: Option<u64>, header: &[u8], what| {
+            let id = field.map_or_else(|| number(header), Ok)?;
+            u32::try_from(id).map_err(|_| UnpackError::Damaged(format!("{what} {id} is no such number")))
         };
         Ok(Entry {
-            uid: owner(pax.uid, header.uid(), "the user")?,
-            gid: owner(pax.gid, header.gid(), "the group")?,
-            mode: header.mode().map_err(damaged)? & 0o7777,
+            uid: owner(pax.uid, &header.as_old().uid, "the user")?,
+            gid: owner(pax.gid, &header.as_old().gid, "the group")?,
+            mode: (number(&header.as_old().mode)? & 0o7777) as u32,
             name,
             kind,
             target,
@@ -174,8 +174,16 @@ impl<'a, R: BufRead> TarReader<'a, R> {
 
     fn kind(&self, header: &Header, name: &[u8]) -> Result<Kind, UnpackError> {
         let device = || -> Result<(u32, u32), UnpackError> {
-            let number = |part: io::Result<Option<u32>>| part.map_err(damaged).map(Option::unwrap_or_default);
-            Ok((number(header.device_major())?, number(header.device_minor())?))
+            let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
+                (Some(fields), _) => (&fields.dev_major, &fields.dev_minor),
+                (None, Some(fields)) => (&fields.dev_major, &fields.dev_minor),
+                (None, None) => return Ok((0, 0)),
+            };
+            let part = |field: &[u8]| {
+                let part = number(field)?;
+                u32::try_from(part).map_err(|_| UnpackError::Damaged(format!("there is no device number {part}")))
+            };
+            Ok((part(major)?, part(minor)?))
         };
         Ok(match header.entry_type() {
             // Before POSIX a directory was a file whose name ends in a slash.
@@ -261,7 +269,11 @@ impl<'a, R: BufRead> TarReader<'a, R> {
         }
         self.left = std::mem::take(&mut self.padding);
         while self.left > 0 {
-            self.data(u64::MAX, &mut |_| Ok(()))?;
+            match self.data(u64::MAX, &mut |_| Ok(())) {
+                // umoci leaves out what fills the last block.
+                Err(UnpackError::CutShort(_)) if !self.end_marker => self.left = 0,
+                outcome => drop(outcome?),
+            }
         }
         Ok(())
     }
@@ -269,8 +281,9 @@ impl<'a, R: BufRead> TarReader<'a, R> {
     /// Reads the data of an extended header.
     fn small(&mut self, size: u64, budget: &mut u64) -> Result<Vec<u8>, UnpackError> {
         let limit = self.limits.header;
-        *budget =
-            budget.checked_sub(size).ok_or(UnpackError::Limit { what: "bytes of extended headers of an entry", limit })?;
+        *budget = budget
+            .checked_sub(size)
+            .ok_or(UnpackError::Limit { what: "bytes of extended headers of an entry", limit })?;
         self.left = size;
         self.padding = size.next_multiple_of(BLOCK) - size;
         let mut bytes = Vec::new();
@@ -294,17 +307,73 @@ impl<'a, R: BufRead> TarReader<'a, R> {
 
 /// A header whose sum is wrong is no header.
 fn check_sum(header: &Header) -> Result<(), UnpackError> {
-    let sum: u32 = header.as_bytes().iter().enumerate().map(|(at, byte)| match at {
-        148..156 => u32::from(b' '),
-        _ => u32::from(*byte),
-    }).sum();
-    match header.cksum() {
-        Ok(written) if written == sum => Ok(()),
+    let sum: u32 = header
+        .as_bytes()
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| match at {
+            148..156 => u32::from(b' '),
+            _ => u32::from(*byte),
+        })
+        .sum();
+    match number(&header.as_old().cksum) {
+        Ok(written) if written == u64::from(sum) => Ok(()),
         _ => Err(UnpackError::Damaged("a header's check sum is wrong, or it is no tar archive".to_owned())),
     }
+}
+
+/// A number in a header: octal digits among blanks and NULs, where none stand for 0; or GNU's binary form, which a
+/// first bit tells of, and which may be negative.
+fn number(field: &[u8]) -> Result<u64, UnpackError> {
+    let wrong = || UnpackError::Damaged("a number in a header is malformed".to_owned());
+    if let [first, rest @ ..] = field
+        && first & 0x80 != 0
+    {
+        let negative = first & 0x40 != 0;
+        let mut value: i128 = if negative { -1 } else { 0 };
+        value = (value << 6) | i128::from(first & 0x3f);
+        for byte in rest {
+            value = (value << 8) | i128::from(*byte);
+            if i64::try_from(value).is_err() {
+                return Err(wrong());
+            }
+        }
+        return i64::try_from(value).map(i64::cast_unsigned).map_err(|_| wrong());
+    }
+    let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
+    let digits = field.iter().skip_while(|byte| is_blank(byte)).take_while(|byte| !is_blank(byte));
+    digits
+        .into_iter()
+        .try_fold(0_u64, |value, digit| match digit {
+            b'0'..=b'7' => value.checked_mul(8).and_then(|value| value.checked_add(u64::from(digit - b'0'))),
+            _ => None,
+        })
+        .ok_or_else(wrong)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn damaged(error: io::Error) -> UnpackError {
     UnpackError::Damaged(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_headers() {
+        for (field, value) in [
+            (&b"0000644\0"[..], 0o644),
+            (b"   644 \0", 0o644),
+            (b"\0\0\0\0\0\0\0\0", 0),
+            (b"77777777777", 0o77_777_777_777),
+            (b"\x80\0\0\0\0\x01\0\0", 65536),
+        ] {
+            assert_eq!(number(field).unwrap(), value, "{field:?}");
+        }
+        assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe").unwrap().cast_signed(), -2);
+        for field in [&b"0000648\0"[..], b"-1\0", b"\x80\x01\0\0\0\0\0\0\0\0\0\0"] {
+            assert!(number(field).is_err(), "{field:?}");
+        }
+    }
 }

@@ -76,7 +76,8 @@ impl Place {
     }
 
     fn unpack_with(&self, archive: &[u8], change: impl FnOnce(&mut Options)) -> Result<Unpacked, UnpackError> {
-        let mut options = Options { rights: Rights::User, end_marker: true, ..Options::layer(Limits::default(), vec![]) };
+        let mut options =
+            Options { rights: Rights::User, end_marker: true, ..Options::layer(Limits::default(), vec![]) };
         change(&mut options);
         let outcome = unpack(archive, &File::open(&self.root).unwrap(), &options);
         // Whatever the archive says, nothing beside the root is touched.
@@ -109,7 +110,10 @@ fn files_directories_and_links() {
         .end();
     let unpacked = place.unpack(&archive).unwrap();
     assert_eq!((unpacked.entries, unpacked.bytes), (6, 6));
-    assert_eq!((place.read("a/f"), place.read("a/l"), place.read("implied/deep/f")), ("hello".into(), "hello".into(), "x".into()));
+    assert_eq!(
+        (place.read("a/f"), place.read("a/l"), place.read("implied/deep/f")),
+        ("hello".into(), "hello".into(), "x".into())
+    );
     let inode = |name: &str| place.root.join(name).symlink_metadata().unwrap().ino();
     assert_eq!(inode("a/f"), inode("a/h"));
     // A directory keeps the time that it was given, though files came into it after.
@@ -152,11 +156,7 @@ fn an_absolute_name_is_taken_from_the_root() {
 fn a_link_out_is_kept_as_text_and_writing_through_it_stays_inside() {
     let place = Place::new();
     let outside = place.outside.path().to_str().unwrap().to_owned();
-    let archive = Made::default()
-        .symlink("up", "../..")
-        .symlink("abs", &outside)
-        .file("up/secret", "inside")
-        .end();
+    let archive = Made::default().symlink("up", "../..").symlink("abs", &outside).file("up/secret", "inside").end();
     place.unpack(&archive).unwrap();
     // The kernel takes the layer for the root: `..` of the root is the root.
     assert_eq!(place.read("secret"), "inside");
@@ -198,18 +198,17 @@ fn the_last_of_duplicate_entries_holds() {
         .file("e/f", "below")
         .end();
     place.unpack(&archive).unwrap();
-    assert_eq!((place.read("f"), place.read("d"), place.read("e/f")), ("second".into(), "a file now".into(), "below".into()));
+    assert_eq!(
+        (place.read("f"), place.read("d"), place.read("e/f")),
+        ("second".into(), "a file now".into(), "below".into())
+    );
 }
 
 #[test]
 fn a_directory_is_taken_away_under_the_feet_of_an_alias() {
     // `a/l` is the root, so `a/l/a` is the directory that `a/l` stands in.
-    let archive = Made::default()
-        .directory("a/")
-        .symlink("a/l", "/")
-        .file("a/l/a", "a file now")
-        .file("a/l/b", "x")
-        .end();
+    let archive =
+        Made::default().directory("a/").symlink("a/l", "/").file("a/l/a", "a file now").file("a/l/b", "x").end();
     let place = Place::new();
     place.unpack(&archive).unwrap();
     assert_eq!((place.read("a"), place.read("b")), ("a file now".into(), "x".into()));
@@ -287,10 +286,9 @@ fn bombs_stop_at_the_limits() {
 #[test]
 fn names_that_cannot_be() {
     let long = "x".repeat(256);
-    for (records, why) in [
-        ("12 path=a\0b\n".to_owned(), "NUL"),
-        (format!("{} path={long}\n", 256 + 10), "longer than 255"),
-    ] {
+    for (records, why) in
+        [("12 path=a\0b\n".to_owned(), "NUL"), (format!("{} path={long}\n", 256 + 10), "longer than 255")]
+    {
         let text = error(&Made::default().pax(records.as_bytes()).file("f", "").end());
         assert!(text.contains(why), "{text}");
     }
@@ -313,7 +311,8 @@ fn garbage_is_told_from_an_archive() {
 
 #[test]
 fn a_sparse_file_of_pax_1_0() {
-    let records = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=there\n28 GNU.sparse.realsize=2048\n";
+    let records =
+        b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=there\n28 GNU.sparse.realsize=2048\n";
     let data = format!("{:\0<512}{}", "2\n0\n4\n1024\n4\n", "abcdefgh");
     let place = Place::new();
     place.unpack(&Made::default().pax(records).file("GNUSparseFile.1/there", &data).end()).unwrap();

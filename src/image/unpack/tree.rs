@@ -227,11 +227,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Does what makes `name` here; what stands in its place is taken away first.
-    fn replacing<T>(
-        &self,
-        name: &[u8],
-        make: impl Fn(BorrowedFd<'_>) -> nix::Result<T>,
-    ) -> nix::Result<T> {
+    fn replacing<T>(&self, name: &[u8], make: impl Fn(BorrowedFd<'_>) -> nix::Result<T>) -> nix::Result<T> {
         match make(self.here()) {
             Err(Errno::EEXIST) => {
                 self.remove(name)?;
@@ -247,8 +243,7 @@ impl<'a> Tree<'a> {
                 use std::os::unix::ffi::OsStrExt;
                 let here = format!("/proc/self/fd/{}", self.here().as_raw_fd());
                 let path = std::path::Path::new(&here).join(std::ffi::OsStr::from_bytes(name));
-                std::fs::remove_dir_all(path)
-                    .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+                std::fs::remove_dir_all(path).map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
             }
             outcome => outcome,
         }

@@ -52,7 +52,7 @@ fn unknown_keys() {
             t.toml:9:1: unknown key `per_blocks` in [[experiment]]
               9 | per_blocks = 3
                 | ^^^^^^^^^^
-                = did you mean `per_block`? known are enforce, kind, runtime, network, concurrency, per_block, baseline
+                = did you mean `per_block`? known are enforce, kind, runtime, network, concurrency, per_block, image, baseline
 
             t.toml:13:1: unknown key `min_ration` in [[check]]
               13 | min_ration = 1

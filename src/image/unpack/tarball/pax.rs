@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn lengths_that_lie_are_found() {
-        for text in [&b"99 path=a\n"[..], b"8 path=a\n", b"0 a=b\n", b"path=a\n", b"9 pathxa\n", b"99999999999999999999 a=b\n"]
+        for text in
+            [&b"99 path=a\n"[..], b"8 path=a\n", b"0 a=b\n", b"path=a\n", b"9 pathxa\n", b"99999999999999999999 a=b\n"]
         {
             assert!(Pax::default().add(text).is_err(), "{}", String::from_utf8_lossy(text));
         }
