@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::Store;
@@ -124,9 +125,12 @@ impl Store {
         let temporary = self.temporary();
         let trash = tempfile::Builder::new().prefix("trash-").tempdir_in(&temporary);
         let trash = trash.map_err(FileError::new("create a directory in", &temporary))?;
+        // Held until it is empty: the next collection may come while this one still deletes.
+        let opened = File::open(trash.path()).and_then(|directory| directory.lock().map(|()| directory));
+        let _held = opened.map_err(FileError::new("lock", trash.path()))?;
         let mut collected = Collected::default();
         for (name, path) in entries(&temporary)? {
-            if path != trash.path() {
+            if !name.to_string_lossy().starts_with("trash-") || is_abandoned(&path) {
                 discard(&path, trash.path(), &name)?;
             }
         }
@@ -209,6 +213,11 @@ impl Needed {
             self.layers.insert(name.to_string_lossy().into_owned());
         }
     }
+}
+
+/// Whether a collection was killed while it deleted this.
+fn is_abandoned(trash: &Path) -> bool {
+    File::open(trash).is_ok_and(|directory| directory.try_lock().is_ok())
 }
 
 fn entries(directory: &Path) -> Result<Vec<(OsString, PathBuf)>, FileError> {
