@@ -15,7 +15,7 @@ use isobench::image::{RootFs, embedded};
 use isobench::lab::Lab;
 use isobench::netlink::nftables::{DataType, Map, Transaction};
 use isobench::netlink::socket::{Protocol as NetlinkProtocol, Socket};
-use isobench::sys::launch::launch;
+use isobench::sys::launch::{Memory, launch};
 use isobench::sys::netns::NetNs;
 use isobench::sys::plan::{Op, Plan};
 
@@ -52,7 +52,7 @@ fn namespaces(c: &mut Criterion) {
     for (name, flags) in KINDS.into_iter().chain([("all but user", all)]) {
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut child = launch(&plan, flags as u32 as u64, None).expect("clone3");
+                let mut child = launch(plan.clone(), flags as u32 as u64, None, Memory::Copied).expect("clone3");
                 child.wait().expect("wait4")
             });
         });
@@ -63,8 +63,14 @@ fn namespaces(c: &mut Criterion) {
 fn plan_compilation(c: &mut Criterion) {
     let root = RootFs { layers: vec!["/layer".into()] };
     let spec = ContainerSpec::new(root, vec!["/isobench".to_owned()]);
-    let wiring =
-        Wiring { parent: Some(3), stdio: [0, 1, 2], join_network: None, await_network: true, born_in_group: false };
+    let wiring = Wiring {
+        parent: Some(3),
+        stdio: [0, 1, 2],
+        join_network: None,
+        await_network: true,
+        born_in_group: false,
+        doors: Vec::new(),
+    };
     c.bench_function("plan/compile", |b| b.iter(|| plan::compile(black_box(&spec), &wiring).expect("a valid spec")));
 }
 

@@ -31,13 +31,27 @@ pub const MAX: &str = "cpu.max";
 
 const STAT: &str = "cpu.stat";
 
+/// What `cpu.cfs_quota_us` says where there is no limit.
+const NO_QUOTA: i64 = -1;
+
 /// CPU time that a group may use in each period, summed over all CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// The CPU time; whole microseconds, at least 1 ms.
+    /// The CPU time; whole microseconds, at least 1 ms. [`Duration::MAX`]: as much as there is.
     pub quota: Duration,
     /// The period; 1 ms to 1 s.
     pub period: Duration,
+}
+
+impl Quota {
+    /// No limit: takes back what an earlier quota said. The period is the kernel's default.
+    pub const UNLIMITED: Self = Self { quota: Duration::MAX, period: Duration::from_millis(100) };
+
+    /// Whether it holds nobody back.
+    #[must_use]
+    pub fn is_unlimited(self) -> bool {
+        self.quota == Duration::MAX
+    }
 }
 
 /// How the quota has held a group back.
@@ -85,19 +99,23 @@ pub(super) fn apply_shares(place: &Place, requested: u64) -> Result<Applied, Cgr
 /// # Errors
 /// EINVAL when a value is out of the kernel's range or beyond the parent's.
 pub(super) fn apply_quota(place: &Place, quota: Quota) -> Result<Vec<Applied>, CgroupError> {
-    let (quota_us, period_us) = (quota.quota.as_micros() as i64, quota.period.as_micros() as u64);
+    let period_us = quota.period.as_micros() as u64;
     let controller = CpuController::new(place.path.clone(), place.hierarchy == Hierarchy::V2);
     match place.hierarchy {
         Hierarchy::V1 => {
             let row = |file, value: String, set| setting(place, file).after(value.clone(), set, |kept| kept == value);
+            let quota_us = if quota.is_unlimited() { NO_QUOTA } else { quota.quota.as_micros() as i64 };
             let period = row(PERIOD, period_us.to_string(), controller.set_cfs_period(period_us))?;
             let quota = row(QUOTA, quota_us.to_string(), controller.set_cfs_quota(quota_us))?;
             Ok(vec![quota, period])
         }
         Hierarchy::V2 => {
-            let set = controller.set_cfs_quota_and_period(Some(quota_us), Some(period_us));
-            let line = format!("{quota_us} {period_us}");
-            Ok(vec![setting(place, MAX).after(line.clone(), set, |kept| kept == line)?])
+            let line = if quota.is_unlimited() {
+                format!("max {period_us}")
+            } else {
+                format!("{} {period_us}", quota.quota.as_micros())
+            };
+            Ok(vec![setting(place, MAX).write(line.clone(), &line, |kept| kept == line)?])
         }
     }
 }

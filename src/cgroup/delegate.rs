@@ -17,7 +17,8 @@ use std::sync::{Mutex, PoisonError};
 
 use procfs::process::Process;
 
-use super::group::{PARENT, create_if_missing, processes, remove_directory};
+use super::directory::{create_if_missing, remove_directory};
+use super::group::{PARENT, processes};
 use super::owner::Owner;
 use super::{CgroupError, read, write};
 

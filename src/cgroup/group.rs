@@ -1,23 +1,24 @@
 //! One container's group in every hierarchy: made, joined, frozen, emptied, removed.
 //!
-//! On v1 it is a directory in each controller's hierarchy, joined after the clone. On v2 it is one directory for all,
-//! made before the clone, and the container is born in it.
+//! On v1 it is a directory in each controller's hierarchy, made and joined after the clone. On v2 it is one directory
+//! for all, made before the clone, and the container is born in it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use super::delegate;
 use super::detect::Layout;
 use super::devices::{InForce, Rule};
-use super::owner::Owner;
-use super::{CgroupError, Controller, Hierarchy, Place, cpuset, devices, freezer, read, write};
+use super::directory::{create_if_missing, create_v1, create_v2, remove_directory, v1_parent};
+use super::{CgroupError, Controller, Hierarchy, Place, freezer, read, write};
 use crate::sys::launch;
+
+pub use super::directory::fresh_name;
+pub use super::orphans::{Collected, collect_orphans};
 
 /// The group under which every group of ours stands, at the root of each hierarchy.
 pub const PARENT: &str = "isobench";
@@ -48,8 +49,16 @@ impl Group {
     /// When a directory cannot be made, or on v2 the device program not attached; what was made before is removed
     /// again.
     pub fn create(layout: &Layout, default_devices: bool) -> Result<Self, CgroupError> {
+        Self::create_as(fresh_name(), layout, default_devices)
+    }
+
+    /// As [`Group::create`], under a name of [`fresh_name`] that is known before.
+    ///
+    /// # Errors
+    /// As for [`Group::create`].
+    pub fn create_as(name: String, layout: &Layout, default_devices: bool) -> Result<Self, CgroupError> {
         // On an early return the group's own drop removes what was made.
-        let mut group = Self::empty();
+        let mut group = Self::empty(name);
         for (controller, mount_point) in &layout.v1 {
             let path = create_v1(mount_point, *controller, default_devices, &group.name)?;
             group.places.insert(*controller, Place { hierarchy: Hierarchy::V1, path });
@@ -69,9 +78,9 @@ impl Group {
         Ok(group)
     }
 
-    /// A group without directories yet, with a name that carries this process as the owner.
-    fn empty() -> Self {
-        Self { name: fresh_name(), places: BTreeMap::new(), devices: Mutex::new(None), frozen: AtomicBool::new(false) }
+    /// A group without directories yet.
+    fn empty(name: String) -> Self {
+        Self { name, places: BTreeMap::new(), devices: Mutex::new(None), frozen: AtomicBool::new(false) }
     }
 
     /// Makes a group inside this one, in the same hierarchies. This one's limits hold for both together, and its
@@ -80,7 +89,7 @@ impl Group {
     /// # Errors
     /// As for [`Group::create`]; EBUSY on v2 when this one has processes.
     pub fn create_child(&self) -> Result<Self, CgroupError> {
-        let mut group = Self::empty();
+        let mut group = Self::empty(fresh_name());
         if let Some(unified) = self.unified() {
             let passed_on: Vec<&str> = self
                 .places
@@ -148,6 +157,24 @@ impl Group {
     /// Its directories, each once.
     fn distinct(&self) -> Vec<&Path> {
         let mut all: Vec<&Path> = self.places.values().map(|place| place.path.as_path()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Where a process with one thread joins the v1 group of this name by itself: the mount point of each hierarchy, and
+    /// the file below it to which it writes `0`.
+    ///
+    /// Only this way is cheap. To move another process the kernel first shuts out every fork and exit on the machine,
+    /// and after a quiet time waits a whole RCU grace period for it: 7 to 15 ms were seen on Linux 6.18. A thread
+    /// that moves itself needs no such lock.
+    #[must_use]
+    pub fn doors(layout: &Layout, name: &str, default_devices: bool) -> Vec<(PathBuf, PathBuf)> {
+        let mut all: Vec<(PathBuf, PathBuf)> = (layout.v1.iter())
+            .map(|(controller, mount)| {
+                (mount.clone(), v1_parent(*controller, default_devices).join(name).join("tasks"))
+            })
+            .collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -261,216 +288,13 @@ impl Drop for Group {
     }
 }
 
-/// A name that carries this process as the owner.
-fn fresh_name() -> String {
-    static SEQUENCE: AtomicU64 = AtomicU64::new(0);
-    format!("{}-{}", Owner::current(), SEQUENCE.fetch_add(1, Ordering::Relaxed))
-}
-
 /// The processes in one directory.
 pub(super) fn processes(directory: &Path) -> Result<Vec<u32>, CgroupError> {
     Ok(read(directory, "cgroup.procs")?.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
-pub(super) fn remove_directory(directory: &Path) -> Result<(), CgroupError> {
-    const TRIES: u32 = 12;
-    let mut wait = Duration::from_micros(500);
-    for _ in 0..TRIES {
-        match std::fs::remove_dir(directory) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32) => {
-                std::thread::sleep(wait);
-                wait *= 2;
-            }
-            Err(error) => return Err(CgroupError::file("remove the group", directory)(error)),
-        }
-    }
-    Err(CgroupError::Busy { path: directory.to_owned(), tries: TRIES })
-}
-
-/// Makes one directory under the hierarchy's parent group. The parent is made when it turns out to be missing, which
-/// happens on first use and when another process has just collected it because it was empty.
-fn create_v1(
-    mount_point: &Path,
-    controller: Controller,
-    default_devices: bool,
-    name: &str,
-) -> Result<PathBuf, CgroupError> {
-    let mut parent = mount_point.join(PARENT);
-    if controller == Controller::Devices && default_devices {
-        parent.push(DEFAULT_DEVICES);
-    }
-    create_under(parent.join(name), || prepare_v1_parent(mount_point, controller))
-}
-
-/// The same on v2.
-fn create_v2(mount_point: &Path, layout: &Layout, name: &str) -> Result<PathBuf, CgroupError> {
-    let controllers = layout.v2_names();
-    let prepare = || delegate::prepare(mount_point, &controllers);
-    let directory = create_under(mount_point.join(PARENT).join(name), prepare)?;
-    let complete = delegate::is_complete(&directory, &controllers);
-    match complete.and_then(|complete| if complete { Ok(()) } else { prepare() }) {
-        Ok(()) => Ok(directory),
-        Err(error) => {
-            // The first error is the one to tell.
-            let _ = remove_directory(&directory);
-            Err(error)
-        }
-    }
-}
-
-fn create_under(
-    directory: PathBuf,
-    mut prepare_parent: impl FnMut() -> Result<(), CgroupError>,
-) -> Result<PathBuf, CgroupError> {
-    for _ in 0..PARENT_TRIES {
-        match std::fs::create_dir(&directory) {
-            Ok(()) => return Ok(directory),
-            // The same directory was just made for a controller mounted together with this one.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(directory),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => prepare_parent()?,
-            Err(error) => return Err(CgroupError::file("make the group", directory)(error)),
-        }
-    }
-    let gone = io::Error::new(io::ErrorKind::NotFound, "its parent group is removed as often as it is made");
-    Err(CgroupError::file("make the group", directory)(gone))
-}
-
-/// How often a parent group that vanishes is made again.
-const PARENT_TRIES: u32 = 10;
-
-/// Makes the parent group in one v1 hierarchy. It stays until [`collect_orphans`] finds it empty.
-fn prepare_v1_parent(mount_point: &Path, controller: Controller) -> Result<(), CgroupError> {
-    let parent = mount_point.join(PARENT);
-    match controller {
-        Controller::Cpuset => create_prepared(mount_point, PARENT, cpuset::inherit),
-        Controller::Devices => {
-            create_if_missing(&parent)?;
-            create_prepared(&parent, DEFAULT_DEVICES, devices::write_default_rules)
-        }
-        _ => create_if_missing(&parent),
-    }
-}
-
-/// Makes a group that is ready from the moment it can be seen: it is prepared under another name and then renamed.
-/// Whoever makes a group in it takes over what it holds, so nobody may come before it holds it.
-fn create_prepared(
-    parent: &Path,
-    name: &str,
-    prepare: impl FnOnce(&Path) -> Result<(), CgroupError>,
-) -> Result<(), CgroupError> {
-    let target = parent.join(name);
-    if target.exists() {
-        return Ok(());
-    }
-    let fresh = parent.join(format!("{PREPARING}{}", fresh_name()));
-    create_if_missing(&fresh)?;
-    let renamed = prepare(&fresh)
-        .and_then(|()| std::fs::rename(&fresh, &target).map_err(CgroupError::file("make the group", &target)));
-    if renamed.is_ok() {
-        return Ok(());
-    }
-    remove_directory(&fresh)?;
-    // Somebody else was first.
-    if target.exists() { Ok(()) } else { renamed }
-}
-
-/// What a group is called until it is prepared; the owner's name follows.
-const PREPARING: &str = "isobench-preparing-";
-
-pub(super) fn create_if_missing(directory: &Path) -> Result<(), CgroupError> {
-    match std::fs::create_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(CgroupError::file("make the group", directory)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// What was taken away.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// Groups (counted a hierarchy each) whose owner was dead.
-    pub groups: u32,
-    /// Processes that were still in them and were ended.
-    pub processes: u32,
-}
-
-/// Takes away every group whose owner has died, ending what still runs in it, and then the parents if nothing is
-/// left under them.
-///
-/// # Errors
-/// Every group is tried; the first error is returned.
-pub fn collect_orphans(layout: &Layout) -> Result<Collected, CgroupError> {
-    let mut collected = Collected::default();
-    let mut outcome = Ok(());
-    let mut mount_points: Vec<&PathBuf> = layout.v1.values().collect();
-    // The freezer's hierarchy first: a frozen orphan leaves no group before it is thawed.
-    let freezer = layout.v1.get(&Controller::Freezer);
-    mount_points.sort_unstable_by_key(|mount_point| (Some(*mount_point) != freezer, *mount_point));
-    mount_points.dedup();
-    for mount_point in mount_points {
-        outcome = outcome.and(sweep_preparing(mount_point));
-        let parent = mount_point.join(PARENT);
-        for directory in [parent.join(DEFAULT_DEVICES), parent] {
-            outcome = outcome.and(sweep(&directory, &mut collected));
-            // The parent goes when it is empty; a live sibling under it makes this fail, and then it stays.
-            let _ = std::fs::remove_dir(&directory);
-        }
-    }
-    if let Some((mount_point, _)) = &layout.v2 {
-        let swept = sweep(&mount_point.join(PARENT), &mut collected);
-        outcome = outcome.and(swept).and(delegate::collect(mount_point));
-    }
-    outcome.map(|()| collected)
-}
-
-/// Removes what was never finished at the root of a hierarchy, where its maker has died.
-fn sweep_preparing(mount_point: &Path) -> Result<(), CgroupError> {
-    for entry in std::fs::read_dir(mount_point).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix(PREPARING).and_then(|rest| rest.rsplit_once('-')?.0.parse::<Owner>().ok());
-        if owner.is_some_and(|owner| !owner.is_alive()) {
-            remove_directory(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes the orphans directly under one directory.
-fn sweep(parent: &Path, collected: &mut Collected) -> Result<(), CgroupError> {
-    let entries = match std::fs::read_dir(parent) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(CgroupError::file("list", parent)(error)),
-    };
-    let mut outcome = Ok(());
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let own = name.strip_prefix(PREPARING).unwrap_or(&name);
-        let Some((Ok(owner), _)) = own.rsplit_once('-').map(|(owner, number)| (owner.parse::<Owner>(), number)) else {
-            continue;
-        };
-        if owner.is_alive() {
-            continue;
-        }
-        collected.groups += 1;
-        let directory = entry.path();
-        // Groups inside belong to the same owner and go first.
-        let removed = sweep(&directory, collected).and_then(|()| kill_all(&directory)).and_then(|killed| {
-            collected.processes += killed;
-            remove_directory(&directory)
-        });
-        if outcome.is_ok() {
-            outcome = removed;
-        }
-    }
-    outcome
-}
-
 /// Ends the processes in one directory and tells how many there were.
-fn kill_all(directory: &Path) -> Result<u32, CgroupError> {
+pub(super) fn kill_all(directory: &Path) -> Result<u32, CgroupError> {
     let found = processes(directory)?;
     // v2 ends all at once, a fork in flight included. v1 and older kernels have no such file.
     match std::fs::metadata(directory.join(KILL)) {

@@ -52,6 +52,12 @@ pub struct Applied {
 }
 
 impl Limits {
+    /// Whether a process under them can run out of memory.
+    #[must_use]
+    pub fn bound_memory(&self) -> bool {
+        self.memory.is_some() || self.memory_and_swap.is_some()
+    }
+
     /// Finds values that the kernel would refuse, or take and change, on v1 or on v2. Nothing has been written then.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 //! of the controller knows what it is called there and what the value means there.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 pub mod blkio;
@@ -18,12 +18,14 @@ pub mod cpuset;
 pub mod delegate;
 pub mod detect;
 pub mod devices;
+mod directory;
 pub mod favour;
 pub mod freezer;
 pub mod group;
 pub mod limits;
 pub mod memory;
 pub mod oom;
+mod orphans;
 pub mod owner;
 pub mod pids;
 pub mod pressure;
@@ -172,6 +174,17 @@ pub enum CgroupError {
         /// The rule.
         rule: devices::Rule,
     },
+    /// A device rule of a v1 group that goes beyond what the group above permits.
+    #[error("cgroup v1 cannot permit `{rule}` in {}: the group above does not, and a group cannot have more than that; a container that is to get more while it runs has to be started with a device rule of its own", path.display())]
+    DeviceWidening {
+        /// The rule.
+        rule: devices::Rule,
+        /// The group.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The program that stands for the device rules on v2 could not be loaded or attached.
     #[error("cannot {act} the device program of {}{}{log}", path.display(), if log.is_empty() { "" } else { "; the verifier says: " })]
     Program {
@@ -244,7 +257,10 @@ impl CgroupError {
 /// Reads a file of a group, without its last line break.
 pub(crate) fn read(directory: &Path, file: &str) -> Result<String, CgroupError> {
     let path = directory.join(file);
-    let mut text = std::fs::read_to_string(&path).map_err(CgroupError::file("read", &path))?;
+    let mut text = String::with_capacity(1024);
+    // Not `fs::read_to_string`: it asks for the size first, and the kernel's files have none.
+    let read = std::fs::File::open(&path).and_then(|file| file.take(u64::MAX).read_to_string(&mut text));
+    read.map_err(CgroupError::file("read", &path))?;
     text.truncate(text.trim_end().len());
     Ok(text)
 }
@@ -268,5 +284,8 @@ pub(crate) fn read_keyed(directory: &Path, file: &str, text: &str, key: &str) ->
 /// Writes a file of a group.
 pub(crate) fn write(directory: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let path = directory.join(file);
-    std::fs::write(&path, value).map_err(CgroupError::file("write", path))
+    // Not `fs::write`: opening to create takes the lock of the whole directory, and only the kernel makes these files.
+    let written =
+        std::fs::File::options().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(CgroupError::file("write", path))
 }

@@ -26,6 +26,7 @@ mod result;
 mod run;
 mod scenarios;
 mod signals;
+mod turn;
 mod validate;
 
 /// What isolation costs on this machine, and whether the kernel enforces what was asked of it.

@@ -209,7 +209,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::record::{Fingerprint, RunMeta, SCHEMA_VERSION};
+    use crate::record::{Fingerprint, Flags, RunMeta, SCHEMA_VERSION};
     use crate::scenario::{Options, Scenario};
 
     fn row(case: &str, ratio: Option<f64>, flags: &str) -> SummaryRow {
@@ -349,6 +349,7 @@ mod tests {
             accounting_error_pct: Some(0.0),
             tolerance_pct: 2.0,
             verdict,
+            flags: Flags::default(),
         };
         judged.record.enforcement = vec![row("quota", 0.499, Verdict::Pass), row("other", 0.25, Verdict::Fail)];
         judged.checks = enforcement::evaluate(&judged.record.enforcement, &[]);

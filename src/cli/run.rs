@@ -11,7 +11,7 @@ use super::error::{CliError, complain};
 use super::output::{self, Format};
 use super::progress::Progress;
 use super::scenarios::{Loaded, load_all};
-use super::{Ended, judge, plan, privileges, signals};
+use super::{Ended, judge, plan, privileges, signals, turn};
 use crate::cgroup::delegate::Homecoming;
 use crate::container::gc;
 use crate::experiment;
@@ -59,6 +59,7 @@ pub(super) fn run(args: RunArgs) -> Result<Ended, CliError> {
     privileges::require()?;
     let directories = directories(args.out.as_deref(), &loaded, Timestamp::now())?;
     let stop = signals::stop_flag().map_err(CliError::Signals)?;
+    let Some(_turn) = turn::take(&stop)? else { return Ok(Ended::Interrupted) };
     // On v2 this process may have to step out of its own group's way; it comes back however the run ends.
     let _home = Homecoming::new();
 

@@ -1,26 +1,33 @@
 //! Starting a container and ending it: the parent's half of the work.
 //!
 //! While the child mounts its root, the parent makes its cgroups and connects its network; the child waits for both
-//! only right before it gives up its rights. On cgroup v2 the group is made before the clone instead, and the child
-//! is born in it: from its first instruction everything is charged to it. Everything that was made is owned by [`Container`] and given back by
-//! [`Container::remove`], or on drop.
+//! only right before it gives up its rights, and then joins its v1 groups by itself. On cgroup v2 the group is made
+//! before the clone instead, and the child is born in it: from its first instruction everything is charged to it.
+//! Everything that was made is owned by [`Container`] and given back by [`Container::remove`], or on drop.
 
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::plan::{self, STAGING, SpecError, Wiring};
 use super::spec::{ContainerSpec, Network, UserMapping};
+use crate::cgroup::devices::Rule;
+use crate::cgroup::group::fresh_name;
 use crate::cgroup::limits::Usage;
 use crate::cgroup::{Applied, CgroupError, Group, Layout, Limits};
 use crate::fs::FileError;
 use crate::network::NetworkError;
 use crate::network::bridge::{BridgeNetwork, Endpoint};
 use crate::sys::clock;
-use crate::sys::launch::{Child, Reaped, Span, launch, pidfd_open};
+use crate::sys::launch::{Child, Memory, Reaped, Span, launch, pidfd_open};
 use crate::sys::netns::NetNs;
 use crate::sys::page::Gate;
-use crate::sys::plan::{Op, Plan};
+use crate::sys::plan::Op;
 
 /// Why a container could not be started, waited for or removed.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +103,6 @@ pub struct Stdio {
 #[derive(Debug)]
 pub struct Container {
     child: Child,
-    plan: Plan,
     requested_ns: u64,
     /// When making the group began, where that came before the clone.
     grouping_ns: Option<u64>,
@@ -116,7 +122,9 @@ pub struct Removed {
 /// What a start shares with every other start of this process: looked up once.
 struct Shared {
     layout: Layout,
-    null: std::fs::File,
+    /// A descriptor of each v1 hierarchy's mount point, for a child that has left the host's mounts.
+    hierarchies: BTreeMap<PathBuf, File>,
+    null: File,
     own_pidfd: OwnedFd,
 }
 
@@ -126,9 +134,15 @@ fn shared() -> Result<&'static Shared, ContainerError> {
         return Ok(shared);
     }
     crate::fs::create_dirs(STAGING)?;
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null");
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let layout = Layout::detect()?;
+    let open = |path: &PathBuf| match File::open(path) {
+        Ok(directory) => Ok((path.clone(), directory)),
+        Err(error) => Err(FileError::new("open", path)(error)),
+    };
     let made = Shared {
-        layout: Layout::detect()?,
+        hierarchies: layout.v1.values().map(open).collect::<Result<_, _>>()?,
+        layout,
         null: null.map_err(FileError::new("open", "/dev/null"))?,
         own_pidfd: pidfd_open(std::process::id())
             .map_err(|source| ContainerError::Process { act: "make a pidfd beside", source })?,
@@ -139,7 +153,8 @@ fn shared() -> Result<&'static Shared, ContainerError> {
 impl Container {
     /// Starts a container; `requested_ns` is when it was asked for (ns of CLOCK_MONOTONIC), where its timeline begins.
     ///
-    /// Returns once the child has been let through to its exec. That the exec itself failed shows in
+    /// Returns once the child has been let through to its exec; on cgroup v1 it joins its groups on the way there, before
+    /// the program's first instruction. That the exec itself failed shows in
     /// [`Container::wait`]. The container ends when this process ends, or the thread that called this.
     ///
     /// # Errors
@@ -156,25 +171,27 @@ impl Container {
             Network::Host(namespace) | Network::Container(namespace) => Some(namespace.as_fd().as_raw_fd()),
             Network::None | Network::Bridge { .. } => None,
         };
+        let name = fresh_name();
         let wiring = Wiring {
             parent: Some(shared.own_pidfd.as_raw_fd()),
             stdio: [stream(&stdio.stdin), stream(&stdio.stdout), stream(&stdio.stderr)],
             join_network: join,
             await_network: matches!(network, Network::Bridge { .. }),
             born_in_group: shared.layout.is_unified(),
+            doors: doors(shared, spec, &name),
         };
         let plan = plan::compile(spec, &wiring)?;
         let grouping_ns = clock::now_ns();
         let (mut group, mut applied) = (None, Vec::new());
         if let Some(limits) = spec.limits.as_ref().filter(|_| wiring.born_in_group) {
-            applied = make_group(&mut group, &shared.layout, spec, limits)?;
+            applied = make_group(&mut group, name.clone(), &shared.layout, spec, limits)?;
         }
         let unified = group.as_ref().map(Group::open_unified).transpose()?.flatten();
         let flags = plan::clone_flags(spec, &wiring);
-        let child = launch(&plan, flags, unified.as_ref().map(AsFd::as_fd)).map_err(ContainerError::Clone)?;
+        let child = launch(plan, flags, unified.as_ref().map(AsFd::as_fd), memory_until_exec(spec))
+            .map_err(ContainerError::Clone)?;
         let mut container = Self {
             child,
-            plan,
             requested_ns,
             grouping_ns: group.is_some().then_some(grouping_ns),
             beside: Vec::new(),
@@ -182,24 +199,49 @@ impl Container {
             applied,
             connection: None,
         };
-        match container.provide(spec, network, &shared.layout) {
+        let membership = if wiring.born_in_group {
+            Membership::Born
+        } else if wiring.doors.is_empty() {
+            Membership::Moved
+        } else {
+            Membership::Joins
+        };
+        match container.provide(spec, network, &shared.layout, name, membership) {
             Ok(()) => Ok(container),
             Err(error) => Err(container.abandon(error)),
         }
     }
 
     /// The parent's half, in the order in which the child waits for it.
-    fn provide(&mut self, spec: &ContainerSpec, network: &Network, layout: &Layout) -> Result<(), ContainerError> {
+    fn provide(
+        &mut self,
+        spec: &ContainerSpec,
+        network: &Network,
+        layout: &Layout,
+        name: String,
+        membership: Membership,
+    ) -> Result<(), ContainerError> {
         if let Some(mapping) = spec.user_namespace {
             write_user_map(self.child.pid(), mapping)?;
             self.child.open(Gate::UserMap);
         }
         if let Some(limits) = spec.limits.as_ref().filter(|_| self.group.is_none()) {
             let begin = clock::now_ns();
-            self.applied = make_group(&mut self.group, layout, spec, limits)?;
-            self.group.iter().try_for_each(|group| group.attach(self.child.pid()))?;
-            self.child.open(Gate::Cgroup);
+            self.applied = make_group(&mut self.group, name, layout, spec, limits)?;
+            if membership == Membership::Moved {
+                self.group.iter().try_for_each(|group| group.attach(self.child.pid()))?;
+            }
             self.beside.push(("cgroup", begin, clock::now_ns()));
+        }
+        if let Some(limits) = &spec.limits {
+            if !limits.devices.is_empty() {
+                // One that joins later has made its nodes when it does.
+                if membership != Membership::Joins {
+                    self.await_nodes()?;
+                }
+                self.confine_devices(&limits.devices)?;
+            }
+            self.child.open(Gate::Cgroup);
         }
         if let Network::Bridge { network, ports } = network {
             let begin = clock::now_ns();
@@ -207,6 +249,27 @@ impl Container {
             self.connection = Some((network.clone(), endpoint));
             self.child.open(Gate::Network);
             self.beside.push(("network", begin, clock::now_ns()));
+        }
+        Ok(())
+    }
+
+    /// Waits until the child has made its nodes: device rules of its own need not permit what only the making of the
+    /// container needs. Until then it can do no harm, for it runs nothing but its plan.
+    fn await_nodes(&self) -> Result<(), ContainerError> {
+        const LOOK_AGAIN: Duration = Duration::from_micros(50);
+        let nodes = self.child.plan().steps.iter().rposition(|step| matches!(step.op, Op::Node { .. }));
+        let needed = nodes.map_or(0, |last| last + 1);
+        let ended = || self.child.has_ended().map_err(|source| ContainerError::Process { act: "look at", source });
+        while self.child.steps_done() < needed && self.child.failure().is_none() && !ended()? {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    fn confine_devices(&self, rules: &[Rule]) -> Result<(), ContainerError> {
+        if let Some(group) = &self.group {
+            group.confine_devices()?;
+            group.apply(&Limits { devices: rules.to_vec(), ..Limits::default() })?;
         }
         Ok(())
     }
@@ -256,7 +319,7 @@ impl Container {
     /// When each part of the start happened, as far as it has come.
     #[must_use]
     pub fn timeline(&self) -> Timeline {
-        let mut critical = self.child.spans(&self.plan, self.requested_ns);
+        let mut critical = self.child.spans(self.requested_ns);
         if let (Some(begin), Some((_, _, end))) = (self.grouping_ns, critical.first_mut()) {
             let cloned = std::mem::replace(end, begin);
             critical.insert(1, ("cgroup", begin, cloned));
@@ -293,7 +356,7 @@ impl Container {
     fn failed_step(&self) -> Option<ContainerError> {
         let failure = self.child.failure()?;
         let source = io::Error::from_raw_os_error(failure.errno);
-        let op = &self.plan.steps.get(failure.operation)?.op;
+        let op = &self.child.plan().steps.get(failure.operation)?.op;
         Some(match op {
             Op::Exec { arguments, .. } => {
                 let program = arguments.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -352,23 +415,57 @@ impl Drop for Container {
     }
 }
 
-/// Makes a group with limits. It is in `group` as soon as it exists, so that it is owned whatever fails afterwards.
+/// How a child comes into its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Membership {
+    /// By the clone (v2).
+    Born,
+    /// By itself, right before it gives up its rights (v1).
+    Joins,
+    /// The parent moves it, meanwhile.
+    Moved,
+}
+
+/// Where the child can join its group by itself: see [`Group::doors`]. Nowhere if it is born there, or if its user
+/// namespace leaves it without the right, or if the group is inside another one.
+fn doors(shared: &Shared, spec: &ContainerSpec, name: &str) -> Vec<(RawFd, CString)> {
+    let own = spec.limits.as_ref().filter(|_| spec.group_parent.is_none() && spec.user_namespace.is_none());
+    let Some(limits) = own.filter(|_| !shared.layout.uses_v2()) else { return Vec::new() };
+    let doors = Group::doors(&shared.layout, name, limits.devices.is_empty());
+    let descriptor = |(mount, file): (PathBuf, PathBuf)| {
+        let hierarchy = shared.hierarchies.get(&mount).map(AsRawFd::as_raw_fd).unwrap_or(-1);
+        // Neither the parent's name nor the group's holds a NUL.
+        let file = CString::new(file.into_os_string().into_encoded_bytes()).unwrap_or_default();
+        (hierarchy, file)
+    };
+    doors.into_iter().map(descriptor).collect()
+}
+
+/// Whether the child may share this process's memory until its exec, which saves it a copy of it: see
+/// [`crate::sys::launch::Memory`]. Not when a memory limit could end it before, for the kernel ends all who share;
+/// and not when it changes its user or its time on the way, which are the memory's too.
+fn memory_until_exec(spec: &ContainerSpec) -> Memory {
+    let limited = spec.group_parent.is_some() || spec.limits.as_ref().is_some_and(Limits::bound_memory);
+    let changed = spec.user.uid != 0 || spec.user_namespace.is_some() || spec.time_namespace;
+    if limited || changed { Memory::Copied } else { Memory::Shared }
+}
+
+/// Makes a group with limits, but for device rules of its own. It is in `group` as soon as it exists, so that it is
+/// owned whatever fails afterwards.
 fn make_group(
     group: &mut Option<Group>,
+    name: String,
     layout: &Layout,
     spec: &ContainerSpec,
     limits: &Limits,
 ) -> Result<Vec<Applied>, CgroupError> {
     // What a v1 group inherits it cannot widen, so a container with rules of its own gets the default ones itself.
-    let widened = !limits.devices.is_empty();
+    let own_rules = !limits.devices.is_empty();
     let group = group.insert(match &spec.group_parent {
         Some(parent) => parent.create_child()?,
-        None => Group::create(layout, !widened)?,
+        None => Group::create_as(name, layout, !own_rules)?,
     });
-    if widened {
-        group.confine_devices()?;
-    }
-    group.apply(limits)
+    if own_rules { group.apply(&Limits { devices: Vec::new(), ..limits.clone() }) } else { group.apply(limits) }
 }
 
 /// The maps of a new user namespace. Root on the host may map groups without denying setgroups.

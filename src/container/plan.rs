@@ -60,16 +60,13 @@ pub enum SpecError {
     /// A device node stands right under /dev.
     #[error("the device name `{0}` is not a plain name such as `loop0`")]
     DeviceName(String),
-    /// Too many arguments and variables.
-    #[error("{0} arguments and environment variables are more than the {max} that can be passed", max = crate::sys::MAX_STRINGS - 2)]
-    TooManyStrings(usize),
     /// The filter could not be made.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
 }
 
 /// What connects the child to the launching process and to what that made for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wiring {
     /// A pidfd of the launching process; the container ends with it. `None` lets it live on.
     pub parent: Option<RawFd>,
@@ -81,6 +78,9 @@ pub struct Wiring {
     pub await_network: bool,
     /// Whether the child begins its life in its own group (cgroup v2) and need not wait for it.
     pub born_in_group: bool,
+    /// Where the child joins its group by itself, once it is made: an fd of a hierarchy's mount point, and the file below
+    /// it. Empty where the parent moves it.
+    pub doors: Vec<(RawFd, CString)>,
 }
 
 /// The CLONE_NEW* flags for a spec. The root of a cgroup namespace is the group that the process is in when it is made:
@@ -139,10 +139,6 @@ fn validate(spec: &ContainerSpec) -> Result<(), SpecError> {
     }
     if spec.hostname.len() > 64 {
         return Err(SpecError::HostnameTooLong(spec.hostname.clone()));
-    }
-    let strings = spec.arguments.len() + spec.environment.len();
-    if strings + 2 > crate::sys::MAX_STRINGS {
-        return Err(SpecError::TooManyStrings(strings));
     }
     Ok(())
 }
@@ -390,10 +386,15 @@ fn identity(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<()
 
 /// What the parent makes meanwhile.
 fn outside(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
+    // Device rules of its own take effect once its nodes are made, on v2 too: see `Container::confine_devices`.
+    let confined_later = spec.limits.as_ref().is_some_and(|limits| !limits.devices.is_empty());
+    if spec.limits.is_some() && (confined_later || !wiring.born_in_group) {
+        plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
+    }
+    for (mount, tasks) in &wiring.doors {
+        plan.push("join_cgroup", Op::JoinGroup { mount: *mount, tasks: tasks.clone() });
+    }
     if !wiring.born_in_group {
-        if spec.limits.is_some() {
-            plan.push("wait_cgroup", Op::Await(Gate::Cgroup));
-        }
         plan.push("identity", Op::Unshare(libc::CLONE_NEWCGROUP));
     }
     if wiring.await_network {

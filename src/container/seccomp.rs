@@ -5,7 +5,9 @@
 //!
 //! seccompiler compiles a list of calls to a chain of comparisons. When a filter is installed, the kernel walks it
 //! once for every system call number there is, so a long chain costs each start some 0.1 ms. Hence the calls are
-//! spread over several short chains behind a binary search.
+//! spread over several short chains behind a binary search, and the whole is shortened.
+
+mod shorten;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -133,7 +135,7 @@ fn compile(capabilities: CapabilitySet) -> Result<BpfProgram, SeccompError> {
     for chunk in rules.chunks(CALLS_A_PROGRAM) {
         parts.push((chunk[0].0 as u32, program(chunk.iter().cloned().collect())?));
     }
-    Ok(assemble(parts, !capabilities.has("SYS_ADMIN")))
+    Ok(shorten::shorten(&assemble(parts, !capabilities.has("SYS_ADMIN"))))
 }
 
 /// One program that denies these calls and permits the rest.

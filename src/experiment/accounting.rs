@@ -30,7 +30,7 @@ use crate::cgroup::Limits;
 use crate::lab::Lab;
 use crate::lab::disk::Disk;
 use crate::network::bridge::BridgeNetwork;
-use crate::record::metric::{self, Metric};
+use crate::record::metric;
 use crate::runtime::{Network, Runtime, StartRequest};
 use crate::scenario::accounting::{AccountingCase, Amount};
 use crate::scenario::blkio::BlockDevice;
@@ -191,7 +191,7 @@ impl AccountingExperiment {
         }
         for reading in [before, after] {
             let value = (reading.end_ns - reading.begin_ns) as f64;
-            let metric = metric_named("read_cost");
+            let metric = metric::named("read_cost");
             into.values.push(Observation { metric, iteration, value, start_ns: reading.begin_ns });
         }
     }
@@ -260,11 +260,6 @@ fn memory_tolerance_pct(bytes: u32) -> f64 {
     if bytes >= ENOUGH_MEMORY { 1.0 } else { PAGE_TABLES_PCT + 100.0 * CPUS_VISITED * BATCH / f64::from(bytes) }
 }
 
-/// A metric of this experiment; the list has every name that is used here, and a test says so.
-fn metric_named(name: &str) -> &'static Metric {
-    metric::find(name).unwrap_or(&metric::METRICS[0])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,6 +276,6 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_list() {
-        assert_eq!((metric_named("read_cost").name, metric_named("read_cost").experiment), ("read_cost", "accounting"));
+        metric::tests::listed("accounting", &["read_cost"]);
     }
 }

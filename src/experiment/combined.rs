@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::program::{Program, unsupported};
-use super::{EnforcementObservation, Experiment, ExperimentError, Observations, Stop, devices};
+use super::{EnforcementObservation, Experiment, ExperimentError, Observations, Stop, cpus, devices};
 use crate::cgroup::devices::{DEFAULT, Policy, Rule};
 use crate::cgroup::limits::Usage;
 use crate::cgroup::{Group, Layout, Limits, cpu};
@@ -26,7 +26,11 @@ const QUOTA_PCT: f64 = 2.0;
 /// of its processes (stacks of the kernel, file tables), which the program cannot count.
 const MEMORY_PCT: f64 = 2.0;
 /// Before the window opens: starting, holding, making tasks.
-const LEAD: Duration = Duration::from_millis(250);
+const LEAD: Duration = Duration::from_millis(150);
+/// The same for a container that is to hold something before another one starts.
+const HOLD_LEAD: Duration = Duration::from_millis(500);
+/// How often it is looked whether it has it.
+const LOOK: Duration = Duration::from_millis(5);
 /// How often a round is tried.
 const ROUNDS: u32 = 4;
 /// Periods that may pass without being used up: the first and the last of a round.
@@ -86,6 +90,7 @@ impl Combined {
             tasks: self.case.pids * 2,
             touch: u64::from(self.case.memory) * 2,
             period_ns: ns(self.case.period),
+            lead_ns: ns(LEAD),
             ..Arguments::default()
         }
     }
@@ -103,7 +108,7 @@ impl Combined {
             ..StartRequest::new(self.arguments(start_ns).to_words(), Network::None)
         };
         let mut programs = [Program::start("the container", &*self.runtime, request)?];
-        let seen = self.exercise(&mut programs, None, asked, true, stop)?;
+        let seen = self.exercise(&mut programs, None, asked, Some(start_ns), stop)?;
         observe(&seen, asked, "", into);
         programs.into_iter().try_for_each(Program::finish)?;
         self.devices(asked, into, stop)
@@ -112,21 +117,26 @@ impl Combined {
     /// Lets the programs run into their limits. A round in which the machine was too busy to give them the CPU time
     /// that their quota permits says nothing of the quota, and is repeated; the last one counts whatever it was.
     ///
-    /// The limits are those of `parent`, or of the one program. `begun` says that the first round goes on already.
+    /// The limits are those of `parent`, or of the one program. `begun` is when the window of a first round opens that goes
+    /// on already.
     fn exercise(
         &self,
         programs: &mut [Program],
         parent: Option<&Group>,
         asked: Asked,
-        begun: bool,
+        begun: Option<u64>,
         stop: Stop<'_>,
     ) -> Result<Seen, ExperimentError> {
-        let mut before = if begun { Usage::default() } else { usage_of(programs, parent)? };
+        let mut before = if begun.is_some() { Usage::default() } else { usage_of(programs, parent)? };
         for round in 0.. {
-            if round > 0 || !begun {
-                programs.iter().try_for_each(Program::go_on)?;
-            }
-            wait_until(clock::now_ns() + ns(LEAD + self.case.duration / 2), stop)?;
+            let opens_ns = match begun.filter(|_| round == 0) {
+                Some(start_ns) => start_ns,
+                None => {
+                    programs.iter().try_for_each(Program::go_on)?;
+                    clock::now_ns() + ns(LEAD)
+                }
+            };
+            wait_until(opens_ns + ns(self.case.duration / 2), stop)?;
             let tasks = usage_of(programs, parent)?.pids;
             let mut mixed = Vec::new();
             for program in &mut *programs {
@@ -174,31 +184,54 @@ impl Combined {
         let applied = parent.apply(&asked.limits(self.case.period));
         applied.map_err(ExperimentError::while_doing("limiting the parent group"))?;
         let parent = Arc::new(parent);
-        let start_ns = clock::now_ns() + ns(LEAD);
-        let greedy = self.arguments(start_ns);
-        let holder = Arguments {
-            hold_bytes: asked.memory / 4,
-            hold_tasks: self.case.pids / 3,
-            tasks: 0,
-            touch: 0,
-            ..greedy.clone()
-        };
-        let start = |name, arguments: &Arguments| {
-            let request = StartRequest {
-                group_parent: Some(Arc::clone(&parent)),
-                ..StartRequest::new(arguments.to_words(), Network::None)
-            };
-            Program::start(name, &*self.runtime, request)
-        };
-        let mut programs =
-            [start("the container that holds", &holder)?, start("the container that takes the rest", &greedy)?];
-        let seen = self.exercise(&mut programs, Some(&parent), asked, true, stop)?;
+        let (mut programs, start_ns) = self.sharing(&parent, stop)?;
+        let seen = self.exercise(&mut programs, Some(&parent), asked, Some(start_ns), stop)?;
         observe(&seen, asked, "/sum", into);
         programs.into_iter().try_for_each(Program::finish)?;
         match Arc::into_inner(parent) {
             Some(parent) => parent.remove().map_err(ExperimentError::while_doing("removing the parent group")),
             None => Ok(()),
         }
+    }
+
+    /// Two programs inside the parent group, the second started once the first has all that it is to hold: under a small
+    /// quota that may take longer than it was given, and then it is given more.
+    fn sharing(&self, parent: &Arc<Group>, stop: Stop<'_>) -> Result<([Program; 2], u64), ExperimentError> {
+        let asked = self.asked();
+        let start = |name, arguments: &Arguments| {
+            let request = StartRequest {
+                group_parent: Some(Arc::clone(parent)),
+                ..StartRequest::new(arguments.to_words(), Network::None)
+            };
+            Program::start(name, &*self.runtime, request)
+        };
+        for attempt in 1.. {
+            let start_ns = clock::now_ns() + ns(HOLD_LEAD * attempt);
+            // On one CPU: the kernel hands a group's quota to CPUs in slices, and what is left of one on another CPU
+            // comes on top of a short window.
+            let greedy = Arguments { cpu: cpus::allowed()?.first().copied(), ..self.arguments(start_ns) };
+            let holder = Arguments {
+                hold_bytes: asked.memory / 4,
+                hold_tasks: self.case.pids / 3,
+                tasks: 0,
+                touch: 0,
+                ..greedy.clone()
+            };
+            let first = start("the container that holds", &holder)?;
+            // Itself, the child with the memory, its tasks, and last of all what burns CPU time.
+            let tasks = u64::from(2 + holder.hold_tasks + holder.burn);
+            let mut held = false;
+            while !held && clock::now_ns() + ns(LEAD) < start_ns {
+                wait_until(clock::now_ns() + ns(LOOK), stop)?;
+                // Where the container is not in the group, there is nothing to wait for.
+                held = usage(parent)?.pids.is_none_or(|there| there == 0 || there >= tasks);
+            }
+            if held || attempt == ROUNDS {
+                return Ok(([first, start("the container that takes the rest", &greedy)?], start_ns));
+            }
+            first.finish()?;
+        }
+        Err(out_of_order())
     }
 
     /// One container whose limits go up and down between its rounds.
@@ -216,7 +249,7 @@ impl Combined {
                 let changed = programs[0].group()?.apply(&asked.limits(self.case.period));
                 changed.map_err(ExperimentError::while_doing("changing limits of the running container"))?;
             }
-            let mut seen = self.exercise(&mut programs, None, asked, round == 0, stop)?;
+            let mut seen = self.exercise(&mut programs, None, asked, (round == 0).then_some(start_ns), stop)?;
             // The peak is that of all rounds.
             seen.usage.memory = None;
             observe(&seen, asked, suffix, into);

@@ -12,7 +12,7 @@
 //! - Contenders are tied to one CPU by their own `sched_setaffinity`, not by the runtime under test: a runtime that
 //!   forgets its limits must not look right by chance, nor two CPUs hide that there is no contest.
 //! - The harness sleeps while a window is open, in no group of ours; what it uses all the same is the metric
-//!   `harness_cpu`.
+//!   `harness_cpu`. A window at whose edges it was not let onto a CPU in time is measured again ([`crew`]).
 //! - CPU time is taken over whole turns and whole periods ([`trace`]).
 
 mod cpuset;
@@ -26,7 +26,10 @@ mod wakeup;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_getres};
+
 use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
+use crate::cgroup::Controller;
 use crate::record::metric::{self, Metric};
 use crate::runtime::Runtime;
 use crate::scenario::{CpuCase, CpuSetting};
@@ -34,11 +37,14 @@ use crate::scenario::{CpuCase, CpuSetting};
 use cpuset::Placement;
 use quota::Quota;
 use shares::Shares;
-use stage::Stage;
+use stage::{Scene, Stage};
 use wakeup::Wakeup;
 
 /// The stated tolerance on every split and rate, in percent of what was requested.
 const TOLERANCE_PCT: f64 = 2.0;
+
+/// What it takes to divide CPU time and to count it.
+const TIME: [Controller; 2] = [Controller::Cpu, Controller::Cpuacct];
 
 /// One case of the `cpu` experiment.
 pub struct CpuExperiment {
@@ -58,30 +64,29 @@ impl CpuExperiment {
 impl Experiment for CpuExperiment {
     fn prepare(&mut self) -> Result<(), ExperimentError> {
         self.stage = Some(match &self.case.setting {
-            CpuSetting::Shares { .. } => Shares::prepare()?,
-            CpuSetting::Quota { percent, .. } => Quota::prepare(*percent)?,
+            CpuSetting::Shares { .. } | CpuSetting::Wakeup { .. } => Stage::new(&TIME, 1)?,
+            CpuSetting::Quota { percent, .. } => Stage::new(&TIME, quota::threads(*percent) as usize)?,
             CpuSetting::Cpuset { cpus, .. } => Placement::prepare(cpus)?,
-            CpuSetting::Wakeup { .. } => Wakeup::prepare()?,
         });
         Ok(())
     }
 
     fn measure(&mut self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
         let stage = self.stage.as_ref().ok_or_else(|| failed("measuring")("the experiment was not prepared"))?;
-        let (runtime, duration_ns) = (&*self.runtime, ns(self.case.duration));
+        let (scene, duration_ns) = (Scene { stage, runtime: &*self.runtime, stop }, ns(self.case.duration));
         match &self.case.setting {
             CpuSetting::Shares { shares, nested, conservation } => {
                 let case = Shares { shares, nested: *nested, conservation: *conservation, duration_ns };
-                case.measure(stage, runtime, into, stop)
+                case.measure(scene, into)
             }
             CpuSetting::Quota { percent, period, spin } => {
                 let case = Quota { percent: *percent, period: *period, spin: *spin, duration_ns };
-                case.measure(stage, runtime, into, stop)
+                case.measure(scene, into)
             }
             CpuSetting::Cpuset { cpus, threads } => {
-                Placement { cpus, threads: *threads, duration_ns }.measure(stage, runtime, into, stop)
+                Placement { cpus, threads: *threads, duration_ns }.measure(scene, into)
             }
-            CpuSetting::Wakeup { shares } => Wakeup { shares, duration_ns }.measure(stage, runtime, into, stop),
+            CpuSetting::Wakeup { shares } => Wakeup { shares, duration_ns }.measure(scene, into),
         }
     }
 
@@ -115,9 +120,19 @@ fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The length of a timer tick: the coarse clock advances by one.
+fn tick_ns() -> u64 {
+    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(10_000_000, |tick| ns(tick.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tick_is_what_the_kernel_was_built_with() {
+        assert!([1_000_000, 3_333_333, 4_000_000, 10_000_000].iter().any(|known| tick_ns().abs_diff(*known) < 10_000));
+    }
 
     #[test]
     fn every_metric_is_in_the_list() {

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::subject::{Subject, need};
 use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
 use crate::cgroup::{Controller, Group, Limits, cpu};
-use crate::record::metric::{self, Metric};
+use crate::record::metric;
 use crate::runtime::Runtime;
 use crate::scenario::FreezerCase;
 use crate::sys::clock;
@@ -122,7 +122,7 @@ impl Freezer {
         let spans =
             [("freeze_time", start_ns, frozen_ns), ("thaw_time", thawed_ns, first), ("thaw_all_time", thawed_ns, last)];
         into.values.extend(spans.map(|(name, begin, end)| Observation {
-            metric: metric_named(name),
+            metric: metric::named(name),
             iteration,
             value: end.saturating_sub(begin) as f64,
             start_ns: begin,
@@ -178,19 +178,12 @@ impl Experiment for Freezer {
     }
 }
 
-/// A metric of this experiment; the list has every name that is used here, and a test says so.
-fn metric_named(name: &str) -> &'static Metric {
-    metric::find(name).unwrap_or(&metric::METRICS[0])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_metric_is_in_the_list() {
-        for name in ["freeze_time", "thaw_time", "thaw_all_time"] {
-            assert_eq!((metric_named(name).name, metric_named(name).experiment), (name, "freezer"));
-        }
+        metric::tests::listed("freezer", &["freeze_time", "thaw_time", "thaw_all_time"]);
     }
 }

@@ -1,26 +1,29 @@
 //! `interference`: how much of a container's performance a noisy neighbour takes, and how much a limit on the neighbour
 //! gives back.
 //!
-//! The victim computes (`mix`, in a window) or asks for replies over a bridge (`tcp_rr`); the neighbour runs beside it
+//! The victim computes (`mix`, in a window), reads a disk (`block`) or asks for replies over a bridge (`tcp_rr`); the neighbour runs beside it
 //! from before the window until it is killed. `victim_rate` of each case is held against the undisturbed victim of the
 //! same block. For a CPU neighbour both are on one CPU; for a memory neighbour each has its own, so that only caches
-//! and the memory's bandwidth are shared; a network neighbour shares the bridge and the CPUs.
+//! and the memory's bandwidth are shared; so has each beside a block neighbour, see [`reading`]; a network neighbour shares
+//! the bridge and the CPUs.
+
+mod reading;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
-
 use super::program::{Program, unsupported};
-use super::{Experiment, ExperimentError, HistogramObservation, Observation, Observations, Stop};
+use super::{Experiment, ExperimentError, HistogramObservation, Observation, Observations, Stop, blkio, cpus};
 use crate::cgroup::{Limits, cpu};
 use crate::lab::Lab;
+use crate::lab::awake::Awake;
+use crate::lab::disk::Disk;
 use crate::network::bridge::BridgeNetwork;
-use crate::record::metric::{self, Metric};
+use crate::record::metric;
 use crate::runtime::{Network, Runtime, StartRequest};
-use crate::scenario::{InterferenceCase, Neighbour, NeighbourLimit};
+use crate::scenario::blkio::BlockDevice;
+use crate::scenario::{BfqMode, InterferenceCase, Neighbour, NeighbourLimit};
 use crate::sys::clock;
 use crate::units::Limit;
 use crate::workload::Test;
@@ -57,6 +60,9 @@ struct Stage {
     /// The victim's CPU and another one.
     cpus: (u32, u32),
     bridge: Option<Arc<BridgeNetwork>>,
+    disk: Option<Disk>,
+    /// For a victim that waits for replies.
+    _awake: Option<Awake>,
     /// Dropped last: the bridge is in it.
     _lab: Option<Lab>,
 }
@@ -86,13 +92,20 @@ impl Interference {
             NeighbourLimit::Shares => Limits { cpu_shares: Some(SHARES), ..limits },
             NeighbourLimit::Quota => Limits { cpu_quota: Some(QUOTA), ..limits },
             NeighbourLimit::Memory => Limits { memory: Some(Limit::Value(MEMORY)), ..limits },
+            limit @ (NeighbourLimit::Throttle | NeighbourLimit::Weight) => match &stage.disk {
+                Some(disk) => reading::limits(disk, limit, limits),
+                None => limits,
+            },
         }
     }
 
-    fn start(&self, name: &'static str, words: Vec<String>, limits: Limits) -> Result<Program, ExperimentError> {
-        let bridge = self.stage()?.bridge.clone();
+    fn start(&self, name: &'static str, words: Vec<String>, mut limits: Limits) -> Result<Program, ExperimentError> {
+        let stage = self.stage()?;
+        let bridge = stage.bridge.clone();
         let network = bridge.map_or(Network::None, |network| Network::Bridge { network, ports: Vec::new() });
-        let request = StartRequest { limits, ..StartRequest::new(words, network) };
+        limits.devices.extend(stage.disk.as_ref().map(Disk::rule));
+        let devices = stage.disk.iter().map(Disk::node).collect();
+        let request = StartRequest { limits, devices, ..StartRequest::new(words, network) };
         Program::start(name, &*self.runtime, request)
     }
 
@@ -119,7 +132,7 @@ impl Interference {
         let mut victim = self.start("the measured container", victim.to_words(), limits)?;
         let mixed: Mixed = victim.line(self.case.duration + PATIENCE, stop)?;
         let seconds = self.case.duration.as_secs_f64();
-        value(into, "victim_rate", mixed.work as f64 / seconds, mixed.start_ns);
+        into.values.push(Observation::first("victim_rate", mixed.work as f64 / seconds, mixed.start_ns));
         neighbour.map_or(Ok(()), Program::finish)?;
         victim.finish()
     }
@@ -156,9 +169,13 @@ impl Interference {
         let latency = result.latency.ok_or_else(out_of_order)?;
         let histogram = latency.decode().map_err(failed("reading latencies"))?;
         let seconds = result.elapsed_ns.max(1) as f64 / 1e9;
-        value(into, "victim_rate", result.messages as f64 / seconds, result.window.start_ns);
-        value(into, "victim_rtt", histogram.value_at_quantile(0.5) as f64, result.window.start_ns);
-        into.histograms.push(HistogramObservation { metric: named("victim_rtt"), iteration: 0, histogram });
+        into.values.push(Observation::first("victim_rate", result.messages as f64 / seconds, result.window.start_ns));
+        into.values.push(Observation::first(
+            "victim_rtt",
+            histogram.value_at_quantile(0.5) as f64,
+            result.window.start_ns,
+        ));
+        into.histograms.push(HistogramObservation { metric: metric::named("victim_rtt"), iteration: 0, histogram });
         for program in noisy.into_iter().flatten().rev().chain([client, server]) {
             program.finish()?;
         }
@@ -190,12 +207,14 @@ impl Interference {
 impl Experiment for Interference {
     fn prepare(&mut self) -> Result<(), ExperimentError> {
         let cpus = two_cpus()?;
-        let (mut lab, mut bridge) = (None, None);
+        let (mut lab, mut bridge, mut disk, mut awake) = (None, None, None, None);
         match self.case.neighbour {
             Neighbour::Cpu | Neighbour::Memory => {}
             Neighbour::Block => {
-                let reason = "a neighbour that writes to a block device needs the loop device of the blkio experiment";
-                return Err(ExperimentError::Unsupported(reason.to_owned()));
+                let made = disk.insert(blkio::disk(&BlockDevice::Loop, true)?);
+                if self.case.limit == NeighbourLimit::Weight {
+                    blkio::use_bfq(made, BfqMode::Default)?;
+                }
             }
             Neighbour::Network => {
                 let made = Lab::new().map_err(failed("making a lab"))?;
@@ -203,14 +222,21 @@ impl Experiment for Interference {
                 lab = Some(made);
             }
         }
-        self.stage = Some(Stage { cpus, bridge, _lab: lab });
+        if matches!(self.case.neighbour, Neighbour::Block | Neighbour::Network) {
+            awake = Awake::request().map_err(failed("keeping the CPUs awake"))?;
+        }
+        self.stage = Some(Stage { cpus, bridge, disk, _awake: awake, _lab: lab });
         // Whether the limits can be had here at all.
         let limits = self.limits(self.stage()?);
         self.start("the neighbour", vec!["hold".to_owned()], limits).map_err(unsupported)?.finish()
     }
 
     fn measure(&mut self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
-        if self.case.neighbour == Neighbour::Network { self.networking(into, stop) } else { self.computing(into, stop) }
+        match self.case.neighbour {
+            Neighbour::Cpu | Neighbour::Memory => self.computing(into, stop),
+            Neighbour::Block => self.reading(into, stop),
+            Neighbour::Network => self.networking(into, stop),
+        }
     }
 
     fn finish(&mut self) -> Result<(), ExperimentError> {
@@ -219,21 +245,10 @@ impl Experiment for Interference {
     }
 }
 
-fn value(into: &mut Observations, name: &str, value: f64, start_ns: u64) {
-    into.values.push(Observation { metric: named(name), iteration: 0, value, start_ns });
-}
-
-/// A metric of this experiment; the list has every name that is used here, and a test says so.
-fn named(name: &str) -> &'static Metric {
-    metric::find(name).unwrap_or(&metric::METRICS[0])
-}
-
-/// Two different CPUs that this process may use, the highest ones: interrupts are mostly at the lowest.
+/// Two different CPUs that this process may use.
 fn two_cpus() -> Result<(u32, u32), ExperimentError> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).map_err(failed("asking which CPUs are allowed"))?;
-    let mut cpus = (0..CpuSet::count()).rev().filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));
-    match (cpus.next(), cpus.next()) {
-        (Some(first), Some(second)) => Ok((first as u32, second as u32)),
+    match cpus::allowed()?[..] {
+        [first, second, ..] => Ok((first, second)),
         _ => Err(ExperimentError::Unsupported("interference needs two CPUs, and one is allowed here".to_owned())),
     }
 }
@@ -255,12 +270,10 @@ fn ns(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::record::metric;
 
     #[test]
     fn every_metric_is_in_the_list() {
-        for name in ["victim_rate", "victim_rtt"] {
-            assert_eq!((named(name).name, named(name).experiment), (name, "interference"));
-        }
+        metric::tests::listed("interference", &["victim_rate", "victim_rtt", "victim_latency"]);
     }
 }

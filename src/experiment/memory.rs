@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::subject::{Subject, need};
 use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
 use crate::cgroup::{Controller, Hierarchy, memory};
-use crate::record::metric::{self, Metric};
+use crate::record::metric;
 use crate::runtime::Runtime;
 use crate::scenario::{MemoryCase, MemorySetting};
 use crate::sys::region::{page_size, pages_a_table};
@@ -116,12 +116,7 @@ fn row(setting: String, unit: &'static str, requested: f64, achieved: f64, start
 }
 
 fn value(name: &str, value: f64, start_ns: u64) -> Observation {
-    Observation { metric: metric_named(name), iteration: 0, value, start_ns }
-}
-
-/// A metric of this experiment; the list has every name that is used here, and a test says so.
-fn metric_named(name: &str) -> &'static Metric {
-    metric::find(name).unwrap_or(&metric::METRICS[0])
+    Observation { metric: metric::named(name), iteration: 0, value, start_ns }
 }
 
 #[cfg(test)]
@@ -131,9 +126,7 @@ mod tests {
     #[test]
     fn every_metric_is_in_the_list() {
         let names = "page_touch page_read charge_batch kill_delay oom_event_delay soft_excess shrink_time cache_kept";
-        for name in names.split(' ') {
-            assert_eq!((metric_named(name).name, metric_named(name).experiment), (name, "memory"));
-        }
+        metric::tests::listed("memory", &names.split(' ').collect::<Vec<_>>());
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod accounting;
 pub mod blkio;
 pub mod combined;
 pub mod cpu;
+mod cpus;
 pub mod devices;
 pub mod freezer;
 pub mod interference;
@@ -22,7 +23,9 @@ use hdrhistogram::Histogram;
 
 pub mod startup;
 
-use crate::record::metric::Metric;
+use crate::record::Flags;
+use crate::record::enforcement::EnforcementSample;
+use crate::record::metric::{self, Metric};
 use crate::runtime;
 use crate::scenario::{Case, CaseKind};
 
@@ -37,6 +40,14 @@ pub struct Observation {
     pub value: f64,
     /// When the measured thing began: ns of CLOCK_MONOTONIC.
     pub start_ns: u64,
+}
+
+impl Observation {
+    /// A value of the block's first iteration, of a metric by its name.
+    #[must_use]
+    pub fn first(name: &str, value: f64, start_ns: u64) -> Self {
+        Self { metric: metric::named(name), iteration: 0, value, start_ns }
+    }
 }
 
 /// One step of a waterfall.
@@ -86,6 +97,27 @@ pub struct EnforcementObservation {
     pub start_ns: u64,
 }
 
+impl EnforcementObservation {
+    /// The row in the form of `record`: of a case, in a block, with its marks, timed from the run's start.
+    #[must_use]
+    pub fn into_sample(self, case: &str, block: u32, flags: Flags, run_start_ns: u64) -> EnforcementSample {
+        EnforcementSample {
+            case: case.to_owned(),
+            controller: self.controller.to_owned(),
+            setting: self.setting,
+            unit: self.unit.to_owned(),
+            block,
+            iteration: self.iteration,
+            requested: self.requested,
+            achieved: self.achieved,
+            accounted: self.accounted,
+            tolerance_pct: self.tolerance_pct,
+            start_ns: self.start_ns.saturating_sub(run_start_ns),
+            flags,
+        }
+    }
+}
+
 /// What one case yielded in one block.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observations {
@@ -97,6 +129,26 @@ pub struct Observations {
     pub histograms: Vec<HistogramObservation>,
     /// Enforcement.
     pub enforcement: Vec<EnforcementObservation>,
+    /// Those settings of `enforcement` that say nothing against the kernel, since the container was kept from the CPU
+    /// for longer than the tolerance allows. They are marked, and never judged to fail.
+    pub starved: Vec<String>,
+}
+
+impl Observations {
+    /// Takes the rows on limits out, in the form of `record`; the settings that were starved are marked.
+    pub fn take_enforcement(
+        &mut self,
+        case: &str,
+        block: u32,
+        flags: Flags,
+        run_start_ns: u64,
+    ) -> impl Iterator<Item = EnforcementSample> {
+        let starved = std::mem::take(&mut self.starved);
+        std::mem::take(&mut self.enforcement).into_iter().map(move |row| {
+            let flags = Flags { starved: starved.contains(&row.setting), ..flags };
+            row.into_sample(case, block, flags, run_start_ns)
+        })
+    }
 }
 
 /// The user's wish to stop, as seen by an experiment between two iterations.

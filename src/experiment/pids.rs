@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::subject::{Subject, need};
 use super::{EnforcementObservation, Experiment, ExperimentError, Observation, Observations, Stop};
 use crate::cgroup::{Controller, Limits, pids};
-use crate::record::metric::{self, Metric};
+use crate::record::metric;
 use crate::runtime::Runtime;
 use crate::scenario::PidsCase;
 use crate::sys::clock;
@@ -61,7 +61,7 @@ impl Experiment for Pids {
             row("errno", "errno", f64::from(libc::EAGAIN), word(word::ERRNO), None),
         ]);
         let mut push = |name, value| {
-            into.values.push(Observation { metric: metric_named(name), iteration: 0, value, start_ns });
+            into.values.push(Observation { metric: metric::named(name), iteration: 0, value, start_ns });
         };
         push("fork_time", word(word::FORKS_NS) / word(word::FORKS).max(1.0));
         if word(word::REFUSALS) > 0.0 {
@@ -75,19 +75,12 @@ impl Experiment for Pids {
     }
 }
 
-/// A metric of this experiment; the list has every name that is used here, and a test says so.
-fn metric_named(name: &str) -> &'static Metric {
-    metric::find(name).unwrap_or(&metric::METRICS[0])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_metric_is_in_the_list() {
-        for name in ["fork_time", "refused_fork_time"] {
-            assert_eq!((metric_named(name).name, metric_named(name).experiment), (name, "pids"));
-        }
+        metric::tests::listed("pids", &["fork_time", "refused_fork_time"]);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::{Experiment, ExperimentError, Observation, Observations, PhaseObservation, Stop};
 use crate::lab::Lab;
 use crate::network::bridge::BridgeNetwork;
-use crate::record::metric::{self, Metric};
+use crate::record::metric;
 use crate::runtime::{ExitStatus, Instance, Network, Runtime, StartRequest};
 use crate::scenario::{NetworkMode, StartupCase};
 use crate::sys::clock;
@@ -100,7 +100,7 @@ impl Experiment for Startup {
         }
         let rate = starts.len() as f64 / (elapsed_ns as f64 / 1e9);
         into.values.push(Observation {
-            metric: metric_named("start_rate"),
+            metric: metric::named("start_rate"),
             iteration: 0,
             value: rate,
             start_ns: begin,
@@ -119,11 +119,6 @@ impl Experiment for Startup {
     }
 }
 
-/// A metric of this experiment; the list has every name that is used here, and a test says so.
-fn metric_named(name: &str) -> &'static Metric {
-    metric::find(name).unwrap_or(&metric::METRICS[0])
-}
-
 fn observe(start: &Start, iteration: u32, into: &mut Observations) {
     let Start { requested_ns, ready_ns, reaped_ns, removed_ns, phases } = start;
     let spans = [
@@ -133,7 +128,7 @@ fn observe(start: &Start, iteration: u32, into: &mut Observations) {
     ];
     for (name, begin, end) in spans {
         let value = (end - begin) as f64;
-        into.values.push(Observation { metric: metric_named(name), iteration, value, start_ns: begin });
+        into.values.push(Observation { metric: metric::named(name), iteration, value, start_ns: begin });
     }
     for (phase, begin, end) in phases {
         into.phases.push(PhaseObservation { iteration, phase, start_ns: *begin, duration_ns: end - begin });
@@ -218,10 +213,7 @@ mod tests {
 
     #[test]
     fn every_metric_is_in_the_list() {
-        for name in ["ready", "exit", "teardown", "start_rate"] {
-            assert_eq!(metric_named(name).name, name);
-            assert_eq!(metric_named(name).experiment, "startup");
-        }
+        metric::tests::listed("startup", &["ready", "exit", "teardown", "start_rate"]);
     }
 
     #[test]

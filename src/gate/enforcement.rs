@@ -9,6 +9,9 @@ use crate::record::{CheckRow, EnforcementRow};
 /// The name of these checks in `checks.csv`.
 pub const CHECK: &str = "enforcement";
 
+/// What the bound of a setting says beside its tolerance when the container did not get the CPU time to try it.
+const STARVED: &str = " (kept from the CPU)";
+
 /// One check a setting, in the order of the rows. `unenforced` are the ids of the cases that are left out.
 #[must_use]
 pub fn evaluate(rows: &[EnforcementRow], unenforced: &[String]) -> Vec<CheckRow> {
@@ -17,7 +20,7 @@ pub fn evaluate(rows: &[EnforcementRow], unenforced: &[String]) -> Vec<CheckRow>
         case: row.case.clone(),
         metric: format!("{} {}", row.controller, row.setting),
         value: Some(row.error_pct),
-        bound: format!("within {} %", row.tolerance_pct),
+        bound: format!("within {} %{}", row.tolerance_pct, if row.flags.starved { STARVED } else { "" }),
         verdict: row.verdict,
     };
     rows.iter().filter(|row| !unenforced.contains(&row.case)).map(check).collect()
@@ -33,7 +36,7 @@ pub fn is_one(check: &CheckRow) -> bool {
 mod tests {
     use super::*;
     use crate::gate::Outcome;
-    use crate::record::Verdict;
+    use crate::record::{Flags, Verdict};
 
     fn row(case: &str, verdict: Verdict) -> EnforcementRow {
         EnforcementRow {
@@ -50,6 +53,7 @@ mod tests {
             accounting_error_pct: None,
             tolerance_pct: 2.0,
             verdict,
+            flags: Flags::default(),
         }
     }
 

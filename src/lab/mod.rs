@@ -13,6 +13,7 @@
 //!   └──────────────────────────────┘       └──────────────────────┘
 //! ```
 
+pub mod awake;
 pub mod disk;
 pub mod scheduler;
 
@@ -47,6 +48,12 @@ const LOOPBACK: u32 = 1;
 /// without the module does not do it, and neither does a lab.
 const BRIDGED_FRAMES_PASS_NETFILTER: [&str; 3] =
     ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables", "bridge/bridge-nf-call-arptables"];
+
+/// Whether a host reports its membership in 224.0.0.0/24 to the routers. A bridge joins a group there, and its report
+/// stays in the host's table of tracked connections for ten minutes. While that table holds one entry, every address
+/// and every link that goes away makes the kernel walk all of it, those of all other namespaces too, for what was
+/// masqueraded behind it: the traffic of one case would cost the starts of another.
+const LINK_LOCAL_REPORTS: &str = "ipv4/igmp_link_local_mcast_reports";
 
 /// Why a lab could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +96,7 @@ impl Lab {
         for setting in BRIDGED_FRAMES_PASS_NETFILTER {
             host.set_if_present(setting, "0")?;
         }
+        host.set_if_present(LINK_LOCAL_REPORTS, "0")?;
         host.netlink(|socket| {
             let mut batch = Batch::new();
             let end = VethEnd { name: UPLINK, mac: None };

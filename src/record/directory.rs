@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(
             header::<EnforcementRow>(),
             "case,controller,setting,requested,achieved,accounted,unit,error_pct,error_ci95_low,error_ci95_high,\
-             accounting_error_pct,tolerance_pct,verdict"
+             accounting_error_pct,tolerance_pct,verdict,flags"
         );
         assert_eq!(
             header::<SummaryRow>(),
@@ -323,7 +323,7 @@ mod tests {
             "{}",
             line(&dir, HISTOGRAMS, 2)
         );
-        assert_eq!(line(&dir, ENFORCEMENT, 2), "network/host,memory,limit,100,99.5,,bytes,-0.5,-0.5,-0.5,,1,pass");
+        assert_eq!(line(&dir, ENFORCEMENT, 2), "network/host,memory,limit,100,99.5,,bytes,-0.5,-0.5,-0.5,,1,pass,");
         assert_eq!(line(&dir, CHECKS, 2), "throughput min_ratio,network/bridge,throughput,,>= 0.5,skipped");
         assert!(
             line(&dir, SUMMARY, 2).starts_with("network/host,network,builtin,bridge,throughput,bit/s,higher,2,1.3,")

@@ -81,6 +81,7 @@ fn row(samples: &[&EnforcementSample], seed: u64) -> Option<EnforcementRow> {
     let seed = derive_seed(seed, &[&first.case, &first.controller, &first.setting]);
     let interval = errors.median_interval(&Bootstrap::new(seed));
     let Interval { low, high } = interval.unwrap_or(Interval { low: error_pct, high: error_pct });
+    let flags = samples.iter().fold(Flags::default(), |all, sample| all.or(sample.flags));
     Some(EnforcementRow {
         case: first.case.clone(),
         controller: first.controller.clone(),
@@ -94,7 +95,8 @@ fn row(samples: &[&EnforcementSample], seed: u64) -> Option<EnforcementRow> {
         error_ci95_high: high,
         accounting_error_pct: median(&|sample| Some(signed_error_pct(sample.accounted?, sample.achieved))),
         tolerance_pct: first.tolerance_pct,
-        verdict: verdict(low, high, first.tolerance_pct),
+        verdict: excused(verdict(low, high, first.tolerance_pct), flags),
+        flags,
     })
 }
 
@@ -106,6 +108,14 @@ fn verdict(low: f64, high: f64, tolerance: f64) -> Verdict {
         Verdict::Fail
     } else {
         Verdict::Inconclusive
+    }
+}
+
+/// A container that was kept from the CPU says nothing against the kernel.
+fn excused(verdict: Verdict, flags: Flags) -> Verdict {
+    match verdict {
+        Verdict::Fail if flags.starved => Verdict::Inconclusive,
+        other => other,
     }
 }
 
@@ -160,6 +170,18 @@ mod tests {
         assert_eq!(signed_error_pct(3.0, 0.0), 100.0);
         assert_eq!(signed_error_pct(-3.0, 0.0), -100.0);
         assert_eq!(signed_error_pct(1.0, 2.0), -50.0);
+    }
+
+    #[test]
+    fn a_starved_container_fails_nobody() {
+        let mut starved = sample(1, 0.4, None);
+        starved.flags.starved = true;
+        let row = |samples: &[EnforcementSample]| judge(samples, 1).remove(0);
+        let judged = row(&[starved.clone()]);
+        assert_eq!((judged.verdict, judged.flags.to_string().as_str()), (Verdict::Inconclusive, "starved"));
+        // It holds all the same where the error is small; and a mark on another row is none on this one.
+        assert_eq!(row(&[EnforcementSample { achieved: 0.5, ..starved }]).verdict, Verdict::Pass);
+        assert_eq!(row(&[sample(1, 0.4, None)]).verdict, Verdict::Fail);
     }
 
     #[test]

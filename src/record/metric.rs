@@ -81,12 +81,22 @@ metrics! {
     "blkio" "io_throughput" "bytes/s" Higher "bytes a second that the programs' requests carried, all containers together";
     "blkio" "io_operations" "1/s" Higher "requests of the programs done a second, all containers together";
     "blkio" "io_stall" "ns" Lower "the longest that one request took: a throttle lets a budget through and then waits";
+    "blkio" "io_cpu_wait" "ns" Lower "how long a thread that does requests was kept from the CPU while they were counted";
+    "blkio" "io_charged" "ratio" Higher "bytes charged to the container, as a part of those that its program wrote and synced";
     "blkio" "settling_time" "ns" Lower "from the change of a throttle until the new rate held; all of the time watched where it never did";
     "blkio" "buffered_excess" "times" Lower "bytes or operations a second that a program wrote into the cache, as a multiple of its throttle";
     "blkio" "weight_error" "ratio" Lower "how far the first container's part of the disk is from the part that its weight gives it";
     "accounting" "read_cost" "ns" Lower "the time that one reading of the account takes";
     "interference" "victim_rate" "1/s" Higher "pieces of work, or requests answered, that the measured container does a second";
     "interference" "victim_rtt" "ns" Lower "from sending a request until its reply has arrived, in the measured container";
+    "interference" "victim_latency" "ns" Lower "how long a read from the disk takes in the measured container";
+}
+
+/// A metric that an experiment names. The list has every name that is used, as each experiment's tests say; one that it
+/// lacked would be taken for the first.
+#[must_use]
+pub fn named(name: &str) -> &'static Metric {
+    find(name).unwrap_or(&METRICS[0])
 }
 
 /// Looks a metric up by its name.
@@ -96,8 +106,15 @@ pub fn find(name: &str) -> Option<&'static Metric> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Every name must be in the list, as a metric of the experiment.
+    pub(crate) fn listed(experiment: &str, names: &[&str]) {
+        for name in names {
+            assert_eq!((named(name).name, named(name).experiment), (*name, experiment));
+        }
+    }
 
     #[test]
     fn names_are_unique() {

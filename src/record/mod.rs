@@ -56,13 +56,28 @@ pub struct Flags {
     pub preempted: bool,
     /// The value lies outside Tukey's far fences of its case.
     pub outlier: bool,
+    /// The container was kept from the CPU for longer than the setting's tolerance allows.
+    pub starved: bool,
 }
 
 impl Flags {
-    const NAMES: [&'static str; 5] = ["warmup", "steal", "pressure", "preempted", "outlier"];
+    const NAMES: [&'static str; 6] = ["warmup", "steal", "pressure", "preempted", "outlier", "starved"];
 
-    fn as_array(self) -> [bool; 5] {
-        [self.warmup, self.steal, self.pressure, self.preempted, self.outlier]
+    fn as_array(self) -> [bool; 6] {
+        [self.warmup, self.steal, self.pressure, self.preempted, self.outlier, self.starved]
+    }
+
+    /// The marks that either has.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            warmup: self.warmup || other.warmup,
+            steal: self.steal || other.steal,
+            pressure: self.pressure || other.pressure,
+            preempted: self.preempted || other.preempted,
+            outlier: self.outlier || other.outlier,
+            starved: self.starved || other.starved,
+        }
     }
 
     /// Whether the machine was disturbed while the sample was taken.
@@ -99,6 +114,7 @@ impl FromStr for Flags {
                 "pressure" => flags.pressure = true,
                 "preempted" => flags.preempted = true,
                 "outlier" => flags.outlier = true,
+                "starved" => flags.starved = true,
                 other => return Err(format!("unknown flag `{other}`; known are {}", Self::NAMES.join(", "))),
             }
         }
@@ -206,6 +222,8 @@ pub struct EnforcementRow {
     pub tolerance_pct: f64,
     /// The judgement.
     pub verdict: Verdict,
+    /// The marks of the blocks that it was made from, joined; `starved` is the reason why a row could not be judged.
+    pub flags: Flags,
 }
 
 /// A judgement on one check.

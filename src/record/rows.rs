@@ -18,21 +18,26 @@ fn or_empty<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
+/// A line's fields, as text.
+fn texts(values: &[&dyn ToString]) -> Vec<String> {
+    values.iter().map(|value| value.to_string()).collect()
+}
+
 impl Row for Sample {
     const COLUMNS: &'static [&'static str] =
         &["case", "metric", "unit", "block", "iteration", "value", "start_ns", "flags"];
 
     fn fields(&self) -> Result<Vec<String>, RecordError> {
-        Ok(vec![
-            self.case.clone(),
-            self.metric.clone(),
-            self.unit.clone(),
-            self.block.to_string(),
-            self.iteration.to_string(),
-            self.value.to_string(),
-            self.start_ns.to_string(),
-            self.flags.to_string(),
-        ])
+        Ok(texts(&[
+            &self.case,
+            &self.metric,
+            &self.unit,
+            &self.block,
+            &self.iteration,
+            &self.value,
+            &self.start_ns,
+            &self.flags,
+        ]))
     }
 }
 
@@ -61,16 +66,16 @@ impl Row for HistogramRow {
             metric: self.metric.clone(),
             source,
         })?;
-        Ok(vec![
-            self.case.clone(),
-            self.metric.clone(),
-            self.unit.clone(),
-            self.block.to_string(),
-            self.iteration.to_string(),
-            self.histogram.len().to_string(),
-            text,
-            self.flags.to_string(),
-        ])
+        Ok(texts(&[
+            &self.case,
+            &self.metric,
+            &self.unit,
+            &self.block,
+            &self.iteration,
+            &self.histogram.len(),
+            &text,
+            &self.flags,
+        ]))
     }
 }
 
@@ -114,14 +119,7 @@ impl Row for PhaseRow {
     const COLUMNS: &'static [&'static str] = &["case", "block", "iteration", "phase", "start_ns", "duration_ns"];
 
     fn fields(&self) -> Result<Vec<String>, RecordError> {
-        Ok(vec![
-            self.case.clone(),
-            self.block.to_string(),
-            self.iteration.to_string(),
-            self.phase.clone(),
-            self.start_ns.to_string(),
-            self.duration_ns.to_string(),
-        ])
+        Ok(texts(&[&self.case, &self.block, &self.iteration, &self.phase, &self.start_ns, &self.duration_ns]))
     }
 }
 
@@ -153,24 +151,26 @@ impl Row for EnforcementRow {
         "accounting_error_pct",
         "tolerance_pct",
         "verdict",
+        "flags",
     ];
 
     fn fields(&self) -> Result<Vec<String>, RecordError> {
-        Ok(vec![
-            self.case.clone(),
-            self.controller.clone(),
-            self.setting.clone(),
-            self.requested.to_string(),
-            self.achieved.to_string(),
-            or_empty(self.accounted),
-            self.unit.clone(),
-            self.error_pct.to_string(),
-            self.error_ci95_low.to_string(),
-            self.error_ci95_high.to_string(),
-            or_empty(self.accounting_error_pct),
-            self.tolerance_pct.to_string(),
-            self.verdict.to_string(),
-        ])
+        Ok(texts(&[
+            &self.case,
+            &self.controller,
+            &self.setting,
+            &self.requested,
+            &self.achieved,
+            &or_empty(self.accounted),
+            &self.unit,
+            &self.error_pct,
+            &self.error_ci95_low,
+            &self.error_ci95_high,
+            &or_empty(self.accounting_error_pct),
+            &self.tolerance_pct,
+            &self.verdict,
+            &self.flags,
+        ]))
     }
 }
 
@@ -191,20 +191,20 @@ impl Row for EnforcementSample {
     ];
 
     fn fields(&self) -> Result<Vec<String>, RecordError> {
-        Ok(vec![
-            self.case.clone(),
-            self.controller.clone(),
-            self.setting.clone(),
-            self.unit.clone(),
-            self.block.to_string(),
-            self.iteration.to_string(),
-            self.requested.to_string(),
-            self.achieved.to_string(),
-            or_empty(self.accounted),
-            self.tolerance_pct.to_string(),
-            self.start_ns.to_string(),
-            self.flags.to_string(),
-        ])
+        Ok(texts(&[
+            &self.case,
+            &self.controller,
+            &self.setting,
+            &self.unit,
+            &self.block,
+            &self.iteration,
+            &self.requested,
+            &self.achieved,
+            &or_empty(self.accounted),
+            &self.tolerance_pct,
+            &self.start_ns,
+            &self.flags,
+        ]))
     }
 }
 
@@ -255,31 +255,31 @@ impl Row for SummaryRow {
     ];
 
     fn fields(&self) -> Result<Vec<String>, RecordError> {
-        Ok(vec![
-            self.case.clone(),
-            self.experiment.clone(),
-            self.runtime.clone(),
-            self.network.clone(),
-            self.metric.clone(),
-            self.unit.clone(),
-            self.better.clone(),
-            self.n.to_string(),
-            self.min.to_string(),
-            self.p50.to_string(),
-            self.p90.to_string(),
-            or_empty(self.p99),
-            or_empty(self.p999),
-            self.max.to_string(),
-            self.mean.to_string(),
-            or_empty(self.stddev),
-            or_empty(self.ci95_low),
-            or_empty(self.ci95_high),
-            or_empty(self.ratio_to.as_deref()),
-            or_empty(self.ratio),
-            or_empty(self.ratio_ci95_low),
-            or_empty(self.ratio_ci95_high),
-            self.flags.clone(),
-        ])
+        Ok(texts(&[
+            &self.case,
+            &self.experiment,
+            &self.runtime,
+            &self.network,
+            &self.metric,
+            &self.unit,
+            &self.better,
+            &self.n,
+            &self.min,
+            &self.p50,
+            &self.p90,
+            &or_empty(self.p99),
+            &or_empty(self.p999),
+            &self.max,
+            &self.mean,
+            &or_empty(self.stddev),
+            &or_empty(self.ci95_low),
+            &or_empty(self.ci95_high),
+            &or_empty(self.ratio_to.as_deref()),
+            &or_empty(self.ratio),
+            &or_empty(self.ratio_ci95_low),
+            &or_empty(self.ratio_ci95_high),
+            &self.flags,
+        ]))
     }
 }
 
@@ -287,13 +287,6 @@ impl Row for CheckRow {
     const COLUMNS: &'static [&'static str] = &["check", "case", "metric", "value", "bound", "verdict"];
 
     fn fields(&self) -> Result<Vec<String>, RecordError> {
-        Ok(vec![
-            self.check.clone(),
-            self.case.clone(),
-            self.metric.clone(),
-            or_empty(self.value),
-            self.bound.clone(),
-            self.verdict.to_string(),
-        ])
+        Ok(texts(&[&self.check, &self.case, &self.metric, &or_empty(self.value), &self.bound, &self.verdict]))
     }
 }

@@ -170,10 +170,10 @@ mod tests {
         #[test]
         fn any_text_and_any_number_survive(
             case in any::<String>(), text in any::<String>(), block in any::<u32>(), start_ns in any::<u64>(),
-            value in any::<f64>().prop_filter("a NaN equals nothing", |value| !value.is_nan()), bits in any::<[bool; 5]>(),
+            value in any::<f64>().prop_filter("a NaN equals nothing", |value| !value.is_nan()), bits in any::<[bool; 6]>(),
         ) {
-            let [warmup, steal, pressure, preempted, outlier] = bits;
-            let flags = Flags { warmup, steal, pressure, preempted, outlier };
+            let [warmup, steal, pressure, preempted, outlier, starved] = bits;
+            let flags = Flags { warmup, steal, pressure, preempted, outlier, starved };
             let (metric, unit, iteration) = (format!("no known metric {text}"), text.clone(), block / 2);
             let sample = Sample { case: case.clone(), metric, unit, block, iteration, value, start_ns, flags };
             prop_assert_eq!(round_trip(std::slice::from_ref(&sample), &case), [sample]);

@@ -416,6 +416,7 @@ pub(super) fn enforcement() -> Vec<EnforcementRow> {
             accounting_error_pct: Some(0.1),
             tolerance_pct: tolerance,
             verdict,
+            flags: Flags::default(),
         }
     };
     vec![

@@ -61,7 +61,8 @@ fn phrase(neighbour: &str, limit: &str) -> String {
         "quota" => "a CPU quota",
         "cpuset" => "another CPU",
         "memory" => "a memory limit",
-        "blkio" => "an I/O throttle",
+        "throttle" => "an I/O throttle",
+        "weight" => "a small I/O weight",
         other => return format!("{other} on the {neighbour} neighbour"),
     };
     format!("{on} for the {neighbour} neighbour")

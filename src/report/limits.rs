@@ -63,6 +63,7 @@ fn sentence(row: &EnforcementRow) -> String {
     let end = match row.verdict {
         Verdict::Pass => "holds",
         Verdict::Fail => "does not hold",
+        Verdict::Inconclusive if row.flags.starved => "cannot be told: the container was kept from the CPU",
         Verdict::Inconclusive => "cannot be told from this data",
         Verdict::Skipped => "was skipped",
     };

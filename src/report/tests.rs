@@ -340,6 +340,7 @@ fn enforcement_rows_have_a_table() {
         accounting_error_pct: None,
         tolerance_pct: 2.0,
         verdict: Verdict::Pass,
+        flags: Flags::default(),
     });
     let html = rendered(&run).html;
     let row = html.split("<tr>").find(|row| row.contains("memory limit")).unwrap();

@@ -11,7 +11,7 @@ use super::{Instance, Network, Phase, Reaped, Runtime, RuntimeError, StartReques
 use crate::cgroup::{Applied, Group};
 use crate::network::PortMapping;
 use crate::scenario::RuntimeKind;
-use crate::sys::launch::{Child, launch, pidfd_open};
+use crate::sys::launch::{Child, Memory, launch, pidfd_open};
 use crate::sys::netns::NetNs;
 use crate::sys::plan::{Op, Plan};
 
@@ -83,9 +83,9 @@ impl Runtime for Floor {
             }
         };
         let plan = self.plan(&request, join)?;
-        let child = launch(&plan, flags as u32 as u64, None)
+        let child = launch(plan, flags as u32 as u64, None, Memory::Copied)
             .map_err(RuntimeError::while_doing("cloning into new namespaces"))?;
-        Ok(Box::new(FloorInstance { child, plan, requested_ns: request.requested_ns }))
+        Ok(Box::new(FloorInstance { child, requested_ns: request.requested_ns }))
     }
 }
 
@@ -93,7 +93,6 @@ impl Runtime for Floor {
 #[derive(Debug)]
 struct FloorInstance {
     child: Child,
-    plan: Plan,
     requested_ns: u64,
 }
 
@@ -116,7 +115,7 @@ impl Instance for FloorInstance {
 
     fn phases(&self) -> Vec<Phase> {
         self.child
-            .spans(&self.plan, self.requested_ns)
+            .spans(self.requested_ns)
             .into_iter()
             .map(|(name, start_ns, end_ns)| Phase { name, start_ns, end_ns })
             .collect()
@@ -133,7 +132,7 @@ impl Instance for FloorInstance {
     fn wait(&mut self) -> Result<Reaped, RuntimeError> {
         let reaped = self.child.wait().map_err(RuntimeError::while_doing("waiting for a process"))?;
         if let Some(failure) = self.child.failure() {
-            let step = self.plan.steps.get(failure.operation).map(|step| step.op.to_string());
+            let step = self.child.plan().steps.get(failure.operation).map(|step| step.op.to_string());
             let source = std::io::Error::from_raw_os_error(failure.errno);
             return Err(RuntimeError::while_doing(format!("to {}", step.unwrap_or_default()))(source));
         }

@@ -17,8 +17,8 @@ use super::{BfqMode, BlkioSetting, BlockIo, Case, CaseKind, RuntimeKind};
 /// whole slices sees neither a part of a budget too much nor too little.
 pub const SLICE: Duration = Duration::from_millis(100);
 
-/// With fewer requests in the window one request is more than half a percent.
-const LEAST_OPERATIONS: f64 = 200.0;
+/// With fewer requests in the window one request is more than a quarter of a percent.
+const LEAST_OPERATIONS: f64 = 400.0;
 
 /// The tolerance of a throttle in percent of the rate: the figure that the harness promises to see.
 pub const THROTTLE_TOLERANCE_PCT: f64 = 1.0;
@@ -106,16 +106,22 @@ pub enum BlockDevice {
 /// What a case measures.
 pub(super) fn metrics(case: &BlkioCase) -> &'static [&'static str] {
     match case.limit {
-        BlkioLimit::Weight { .. } => &["io_throughput", "io_stall", "weight_error"],
+        BlkioLimit::Weight { .. } => &["io_throughput", "io_stall", "io_cpu_wait", "weight_error"],
+        BlkioLimit::Throttle { change: Some(_), .. } if case.io == BlockIo::Synced => {
+            &["io_throughput", "io_operations", "io_stall", "io_cpu_wait", "settling_time", "io_charged"]
+        }
         BlkioLimit::Throttle { change: Some(_), .. } => {
-            &["io_throughput", "io_operations", "io_stall", "settling_time"]
+            &["io_throughput", "io_operations", "io_stall", "io_cpu_wait", "settling_time"]
         }
         BlkioLimit::Throttle { setting: BlkioSetting::WriteBps | BlkioSetting::WriteIops, .. }
             if case.io == BlockIo::Buffered =>
         {
-            &["io_throughput", "io_operations", "io_stall", "buffered_excess"]
+            &["io_throughput", "io_operations", "io_stall", "io_cpu_wait", "buffered_excess"]
         }
-        BlkioLimit::Throttle { .. } => &["io_throughput", "io_operations", "io_stall"],
+        BlkioLimit::Throttle { .. } if case.io == BlockIo::Synced => {
+            &["io_throughput", "io_operations", "io_stall", "io_cpu_wait", "io_charged"]
+        }
+        BlkioLimit::Throttle { .. } => &["io_throughput", "io_operations", "io_stall", "io_cpu_wait"],
     }
 }
 
@@ -253,18 +259,18 @@ pub(super) fn estimate(case: &BlkioCase) -> Duration {
 }
 
 /// From the request for the containers until their workloads begin.
-pub const LEAD: Duration = Duration::from_millis(100);
+pub const LEAD: Duration = Duration::from_millis(40);
 /// How long the workloads run before the window: the throttle's first budget is spent then.
-pub const WARMUP: Duration = Duration::from_millis(250);
+pub const WARMUP: Duration = Duration::from_millis(200);
 /// How long a changed throttle is given to hold.
-pub const SETTLE: Duration = Duration::from_millis(700);
+pub const SETTLE: Duration = Duration::from_millis(500);
 
 /// The case with its window scaled down: whole slices, and requests enough.
 pub(super) fn shortened(full: &BlkioCase, scale: f64) -> Duration {
-    let slices = |seconds: f64| (seconds / SLICE.as_secs_f64() - 1e-9).ceil().max(3.0) as u32 * SLICE;
+    let slices = |seconds: f64| (seconds / SLICE.as_secs_f64() - 1e-9).ceil().max(2.0) as u32 * SLICE;
     let least = match full.limit {
         BlkioLimit::Throttle { .. } => slices(LEAST_OPERATIONS / operations_per_second(full)),
-        BlkioLimit::Weight { .. } => slices(1.0),
+        BlkioLimit::Weight { .. } => slices(0.6),
     };
     slices(full.duration.as_secs_f64() * scale).max(least).min(full.duration)
 }

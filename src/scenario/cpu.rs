@@ -3,7 +3,7 @@
 //! | `setting` | a case is called | its keys |
 //! |---|---|---|
 //! | `shares` | `cpu/<runtime>/shares/<a:b:...>`, then `/nested` and `/conservation` | `shares`, `nested`, `conservation` |
-//! | `quota` | `cpu/<runtime>/quota/<percent>/<period>`, then `/free` | `percent`, `period`, `spin` |
+//! | `quota` | `cpu/<runtime>/quota/<percent>/<period>`, then `/free`; `cpu/<runtime>/quota/max` | `percent`, `period`, `spin` |
 //! | `cpuset` | `cpu/<runtime>/cpuset/<cpus>`, and `/t<threads>` where several are listed | `cpus`, `threads` |
 //! | `wakeup` | `cpu/<runtime>/wakeup/<a:b:...>` | `shares` |
 //!
@@ -16,6 +16,7 @@ use super::matrix::{Dimension, product};
 use super::raw::{Node, Value};
 use super::read::{self, Table, Wrong};
 use super::{Case, CaseKind, CpuCase, CpuControl, CpuSetting, CpuSpin, RuntimeKind};
+use crate::units::Limit;
 
 /// The keys that span the matrix and the rest, for `isobench list`: name, values or range, default.
 pub(super) const KEYS: &[super::Key] = &[
@@ -29,7 +30,12 @@ pub(super) const KEYS: &[super::Key] = &[
     ),
     ("nested", "true, false", "false", "shares: the first group holds a group of these shares itself"),
     ("conservation", "true, false", "false", "shares: the last container rests, then runs alone"),
-    ("percent", "1 to 25600", "50", "quota: CPU time in percent of one CPU"),
+    (
+        "percent",
+        "1 to 25600, or \"max\"",
+        "50",
+        "quota: CPU time in percent of one CPU; \"max\": a quota is taken back",
+    ),
     ("period", "\"1ms\" to \"1s\"", "\"100ms\"", "quota: what the quota counts for"),
     ("spin", "checked, free", "\"checked\"", "quota: whether the threads make the kernel look at the clock"),
     ("cpus", "\"0\" or \"0-2,5\"", "\"0\"", "cpuset: the CPUs that may be used"),
@@ -39,6 +45,8 @@ pub(super) const KEYS: &[super::Key] = &[
 
 /// The smallest quota that the kernel takes.
 const LEAST_QUOTA: Duration = Duration::from_millis(1);
+/// What a quota counts for unless the file says otherwise.
+const DEFAULT_PERIOD: Duration = Duration::from_millis(100);
 /// What one container takes to be started, at most; for estimates.
 const START: Duration = Duration::from_millis(30);
 /// Around each window: settling, a tail, the time that starts are given, the end.
@@ -68,8 +76,8 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
         shares: table.list("shares", &[vec![1024, 512]], read_shares),
         nested: table.list("nested", &[false], read::boolean),
         conservation: table.list("conservation", &[false], read::boolean),
-        percents: table.list("percent", &[50], read::whole(1, 25_600)),
-        periods: table.list("period", &[second / 10], read::duration(LEAST_QUOTA, second)),
+        percents: table.list("percent", &[Limit::Value(50)], read_percent),
+        periods: table.list("period", &[DEFAULT_PERIOD], read::duration(LEAST_QUOTA, second)),
         spins: table.list("spin", &[CpuSpin::Checked], read::name("way to spin", CpuSpin::ALL)),
         cpus: table.list("cpus", &["0".to_owned()], read_cpus),
         threads: table.list("threads", &[4], read::whole(1, 64)),
@@ -97,7 +105,7 @@ struct Lists {
     shares: Dimension<Vec<u64>>,
     nested: Dimension<bool>,
     conservation: Dimension<bool>,
-    percents: Dimension<u32>,
+    percents: Dimension<Limit>,
     periods: Dimension<Duration>,
     spins: Dimension<CpuSpin>,
     cpus: Dimension<String>,
@@ -118,11 +126,17 @@ impl Lists {
                 })
                 .collect(),
             CpuControl::Quota => product([self.percents.len(), self.periods.len(), self.spins.len()])
-                .map(|[p, w, s]| {
+                .filter_map(|[p, w, s]| {
                     let (percent, period, spin) = (*self.percents.at(p), *self.periods.at(w), *self.spins.at(s));
+                    if percent == Limit::Max {
+                        // Without a quota neither of the others means anything: one case, whatever they list.
+                        let (period, spin) = (DEFAULT_PERIOD, CpuSpin::Checked);
+                        return ((w, s) == (0, 0))
+                            .then(|| (percent.to_string(), CpuSetting::Quota { percent, period, spin }));
+                    }
                     let free = if spin == CpuSpin::Free { "/free" } else { "" };
                     let name = format!("{percent}/{}{free}", plain(period));
-                    (name, CpuSetting::Quota { percent, period, spin })
+                    Some((name, CpuSetting::Quota { percent, period, spin }))
                 })
                 .collect(),
             CpuControl::Cpuset => product([self.cpus.len(), self.threads.len()])
@@ -143,7 +157,7 @@ impl Lists {
     fn reject(&self, table: &mut Table<'_, '_>, settings: &Dimension<CpuControl>) {
         if settings.contains(&CpuControl::Quota) {
             let small = product([self.percents.len(), self.periods.len()])
-                .find(|&[p, w]| *self.periods.at(w) * *self.percents.at(p) / 100 < LEAST_QUOTA);
+                .find(|&[p, w]| quota(*self.percents.at(p), *self.periods.at(w)) < LEAST_QUOTA);
             if let Some([p, w]) = small {
                 let (percent, period) = (*self.percents.at(p), *self.periods.at(w));
                 let message = format!("{percent} % of {period:?} is less than 1ms, the smallest quota there is");
@@ -163,6 +177,14 @@ impl Lists {
                 table.problem(span.clone(), "`nested` and `conservation` cannot be measured together", help);
             }
         }
+    }
+}
+
+/// The CPU time of a period; without a limit, all of it.
+fn quota(percent: Limit, period: Duration) -> Duration {
+    match percent {
+        Limit::Value(percent) => period * percent as u32 / 100,
+        Limit::Max => period,
     }
 }
 
@@ -246,7 +268,9 @@ pub(super) fn estimate(case: &CpuCase) -> Duration {
     };
     let start = match &case.setting {
         // The quota holds the start back too.
-        CpuSetting::Quota { percent, .. } => START + Duration::from_millis(500) / (*percent).min(100),
+        CpuSetting::Quota { percent: Limit::Value(percent), .. } => {
+            START + Duration::from_millis(500) / (*percent).min(100) as u32
+        }
         _ => START,
     };
     (case.duration + AROUND) * windows + start * containers as u32
@@ -254,16 +278,25 @@ pub(super) fn estimate(case: &CpuCase) -> Duration {
 
 /// The shortest window of a quick run that still keeps the tolerance.
 ///
-/// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz); the line through their beginnings needs a dozen.
-/// Where the lightest is so light that it has few turns in any window that one would wait for, the stated tolerance is
-/// wider, and the window holds one turn of 1024 : 2. A quota is measured from refill to refill, and needs a few periods.
+/// A container gets the CPU in turns of a tick or so (4 ms at 250 Hz); the line through their beginnings needs a dozen,
+/// and the work that the lightest does in a quarter of a second of its own is even enough: in half of that, what a
+/// hypervisor takes from a few of its turns is 2 %. Where the lightest is so light that it has few turns in any window that one would wait for, the stated tolerance is
+/// wider, and the window holds one turn of 1024 : 2. A quota is measured from refill to refill, and needs a few periods;
+/// threads that spin freely skip several when they pay for a tick, and need many. Several threads may each carry a slice
+/// of 5 ms from one refill to another, which is 1 % of what the window holds at most.
 pub(super) fn shortest(case: &CpuCase) -> Duration {
     let least = match &case.setting {
-        CpuSetting::Shares { shares, .. } => {
+        CpuSetting::Shares { shares, nested, .. } => {
             let sum: u64 = shares.iter().sum();
-            let lightest = shares.iter().min().copied().unwrap_or_default();
-            let turns = Duration::from_millis(250) * shares.len() as u32;
+            let lightest = shares.iter().min().copied().unwrap_or_default().max(1);
+            let outer = if *nested { shares.first().copied().unwrap_or_default() as f64 / sum as f64 } else { 1.0 };
+            let turns = Duration::from_millis(250).mul_f64(sum as f64 / lightest as f64 / outer);
             if lightest * 20 >= sum { turns } else { Duration::from_millis(2200) }
+        }
+        CpuSetting::Quota { period, spin: CpuSpin::Free, .. } => (*period * 20).max(Duration::from_millis(300)),
+        CpuSetting::Quota { percent: Limit::Value(percent), period, .. } if *percent >= 100 => {
+            let threads = *percent as u32 / 100 + 1;
+            (*period * 5).max(Duration::from_millis(5) * threads * 100 * 100 / *percent as u32)
         }
         CpuSetting::Quota { period, .. } => (*period * 5).max(Duration::from_millis(300)),
         CpuSetting::Cpuset { .. } | CpuSetting::Wakeup { .. } => Duration::from_millis(300),
@@ -282,6 +315,15 @@ fn read_shares(node: &Node) -> Result<Vec<u64>, Wrong> {
     shares
         .filter(|shares| shares.len() <= 8 && shares.iter().all(|each| (2..=262_144).contains(each)))
         .ok_or_else(|| Wrong::new(format!("`{text}` are no shares"), help))
+}
+
+/// Reads `50` or `"max"`.
+fn read_percent(node: &Node) -> Result<Limit, Wrong> {
+    match &node.value {
+        Value::Integer(_) => read::whole(1, 25_600)(node).map(|percent| Limit::Value(percent.into())),
+        Value::String(text) if text == "max" => Ok(Limit::Max),
+        _ => Err(Wrong::type_of(node, "a percentage or \"max\"", "50")),
+    }
 }
 
 /// Reads `"0-2,5"`: a list as the kernel writes it.
@@ -310,151 +352,4 @@ fn plain(duration: Duration) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use expect_test::{Expect, expect};
-
-    use super::*;
-    use crate::scenario::{Options, Scenario};
-
-    const HEAD: &str = "[scenario]\nname = \"t\"\nquestion = \"What?\"\n[[experiment]]\nkind = \"cpu\"\n";
-
-    fn parse(body: &str, quick: bool) -> Scenario {
-        let options = Options { quick, ..Options::default() };
-        Scenario::parse(&format!("{HEAD}{body}"), "t.toml", &options).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    fn ids(body: &str) -> Vec<String> {
-        parse(body, false).cases.into_iter().map(|case| case.id).collect()
-    }
-
-    /// The errors of a body, whose first line is the file's sixth.
-    fn bad(body: &str, expected: Expect) {
-        let error = Scenario::parse(&format!("{HEAD}{body}"), "t.toml", &Options::default()).unwrap_err();
-        expected.assert_eq(&format!("{error}\n"));
-    }
-
-    #[test]
-    fn each_setting_multiplies_its_own_lists() {
-        assert_eq!(
-            ids("setting = [\"shares\", \"quota\"]\nshares = [\"1024:512\", \"8:4:2\"]\nnested = [false, true]\n\
-                 percent = [10, 190]\nperiod = [\"10ms\", \"100ms\"]\nspin = \"free\"\n"),
-            [
-                "cpu/builtin/shares/1024:512",
-                "cpu/builtin/shares/1024:512/nested",
-                "cpu/builtin/shares/8:4:2",
-                "cpu/builtin/shares/8:4:2/nested",
-                "cpu/builtin/quota/10/10ms/free",
-                "cpu/builtin/quota/10/100ms/free",
-                "cpu/builtin/quota/190/10ms/free",
-                "cpu/builtin/quota/190/100ms/free",
-            ]
-        );
-        assert_eq!(
-            ids("setting = \"cpuset\"\ncpus = [0, \"0-1,3\"]\nthreads = [2, 8]\nduration = [\"1s\", \"2s\"]\n")[7],
-            "cpu/builtin/cpuset/0-1,3/t8/d2s"
-        );
-    }
-
-    #[test]
-    fn defaults_are_as_documented() {
-        let scenario = parse("setting = [\"shares\", \"quota\", \"cpuset\", \"wakeup\"]\n", false);
-        let settings: Vec<CpuSetting> = (scenario.cases.iter())
-            .map(|case| match &case.kind {
-                CaseKind::Cpu(case) => {
-                    assert_eq!((case.runtime, case.duration), (RuntimeKind::Builtin, Duration::from_secs(2)));
-                    case.setting.clone()
-                }
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        let (shares, period) = (vec![1024, 512], Duration::from_millis(100));
-        assert_eq!(
-            settings,
-            [
-                CpuSetting::Shares { shares: shares.clone(), nested: false, conservation: false },
-                CpuSetting::Quota { percent: 50, period, spin: CpuSpin::Checked },
-                CpuSetting::Cpuset { cpus: "0".to_owned(), threads: 4 },
-                CpuSetting::Wakeup { shares },
-            ]
-        );
-    }
-
-    #[test]
-    fn a_contended_wake_up_goes_to_the_lonely_one() {
-        let scenario = parse("setting = \"wakeup\"\nshares = [\"1024\", \"1024:512\", \"512:512\"]\n", false);
-        let baselines: Vec<Option<&str>> = scenario.cases.iter().map(|case| case.baseline.as_deref()).collect();
-        assert_eq!(baselines, [None, Some("cpu/builtin/wakeup/1024"), None]);
-    }
-
-    #[test]
-    fn a_quick_run_keeps_what_the_tolerance_needs() {
-        let body =
-            "setting = \"shares\"\nshares = [\"1024:512\", \"1024:1024:1024\", \"1024:2\"]\nduration = \"10s\"\n";
-        let durations: Vec<Duration> = (parse(body, true).cases.iter())
-            .map(|case| match &case.kind {
-                CaseKind::Cpu(case) => case.duration,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(durations, [500, 750, 2200].map(Duration::from_millis));
-    }
-
-    #[test]
-    fn errors_say_where_and_what_would_be_right() {
-        bad(
-            "setting = \"quota\"\npercent = [50, 1]\nperiod = [\"100ms\", \"10ms\"]\n",
-            expect![[r#"
-            t.toml:7:16: 1 % of 10ms is less than 1ms, the smallest quota there is
-              7 | percent = [50, 1]
-                |                ^
-                = give this percentage an [[experiment]] of its own, with a longer period
-        "#]],
-        );
-        bad(
-            "setting = \"quota\"\nnested = true\n",
-            expect![[r#"
-            t.toml:7:1: `nested` has no effect here
-              7 | nested = true
-                | ^^^^^^
-                = it belongs to setting shares
-        "#]],
-        );
-        bad(
-            "setting = \"shares\"\nshares = [\"1024\", \"1:1024\"]\n",
-            expect![[r#"
-            t.toml:7:11: a share is a part of what several use
-              7 | shares = ["1024", "1:1024"]
-                |           ^^^^^^
-                = name two numbers or more; a single one is for setting = "wakeup"
-
-            t.toml:7:19: `shares`: `1:1024` are no shares
-              7 | shares = ["1024", "1:1024"]
-                |                   ^^^^^^^^
-                = write 1 to 8 numbers from 2 to 262144, as in "1024:512"
-        "#]],
-        );
-        bad(
-            "setting = \"shares\"\nnested = true\nconservation = true\n",
-            expect![[r#"
-            t.toml:8:16: `nested` and `conservation` cannot be measured together
-              8 | conservation = true
-                |                ^^^^
-                = give each an [[experiment]] of its own
-        "#]],
-        );
-        bad(
-            "setting = \"cpuset\"\ncpus = \"3-1\"\nruntime = \"floor\"\n",
-            expect![[r#"
-            t.toml:7:8: `cpus`: `3-1` is no list of CPUs
-              7 | cpus = "3-1"
-                |        ^^^^^
-                = write numbers and ranges, as in "0-2,5"
-
-            t.toml:8:11: `runtime`: the floor has no control groups, so no limits
-              8 | runtime = "floor"
-                |           ^^^^^^^
-                = use "builtin"
-        "#]],
-        );
-    }
-}
+mod tests;

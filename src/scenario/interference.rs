@@ -15,9 +15,10 @@ pub(super) const KEYS: &[super::Key] = &[
     ("neighbour", "cpu, memory, block, network", "required", "what the noisy container does"),
     (
         "limit",
-        "none, shares, quota, cpuset, memory",
+        "none, shares, quota, cpuset, memory, throttle, weight",
         "\"none\" and \"quota\"",
-        "what holds the neighbour back: 64 shares; 10 % of a CPU; the other CPU; 48 MiB",
+        "what holds the neighbour back: 64 shares; 10 % of a CPU; the other CPU; 48 MiB; beside a block neighbour also \
+         8 MiB/s of writes; a BFQ weight of 10 to the victim's 1000",
     ),
     ("duration", "\"50ms\" to \"1m\"", "\"500ms\"", "how long the victim is measured"),
 ];
@@ -29,7 +30,7 @@ named! {
         Cpu = "cpu",
         /// Writes through 128 MiB of memory again and again, on the other CPU.
         Memory = "memory",
-        /// Writes to a block device.
+        /// Writes 64 KiB blocks to the victim's disk, eight at a time, from the other CPU.
         Block = "block",
         /// Sends in bulk over the bridge that the victim is on.
         Network = "network",
@@ -51,6 +52,10 @@ named! {
         Cpuset = "cpuset",
         /// 48 MiB of memory.
         Memory = "memory",
+        /// 8 MiB of writes a second; of a block neighbour only.
+        Throttle = "throttle",
+        /// A BFQ weight of 10 beside the victim's 1000; of a block neighbour only.
+        Weight = "weight",
     }
 }
 
@@ -76,7 +81,11 @@ impl InterferenceCase {
 
 /// What a case measures.
 pub(super) fn metrics(case: &InterferenceCase) -> &'static [&'static str] {
-    if case.neighbour == Neighbour::Network { &["victim_rate", "victim_rtt"] } else { &["victim_rate"] }
+    match case.neighbour {
+        Neighbour::Cpu | Neighbour::Memory => &["victim_rate"],
+        Neighbour::Block => &["victim_rate", "victim_latency"],
+        Neighbour::Network => &["victim_rate", "victim_rtt"],
+    }
 }
 
 /// Reads one `[[experiment]]` of this kind and expands it to its cases.
@@ -86,6 +95,14 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
     let neighbours = table.required_list("neighbour", Neighbour::ALL, read::name("neighbour", Neighbour::ALL));
     let usual = [NeighbourLimit::None, NeighbourLimit::Quota];
     let limits = table.list("limit", &usual, read::name("limit", NeighbourLimit::ALL));
+    if neighbours.iter().any(|(neighbour, _)| *neighbour != Neighbour::Block) {
+        let on_a_disk = |limit: NeighbourLimit| matches!(limit, NeighbourLimit::Throttle | NeighbourLimit::Weight);
+        let found = limits.iter().find(|(limit, _)| on_a_disk(**limit)).map(|(limit, span)| (*limit, span.clone()));
+        if let Some((limit, span)) = found {
+            let message = format!("`limit`: {limit} is a limit on a disk, and a neighbour here uses none");
+            table.problem(span, message, "put neighbour = \"block\" into an [[experiment]] of its own");
+        }
+    }
     let duration = table.one("duration", read::duration(second / 20, second * 60));
     let duration = duration.map_or(second / 2, |found| found.value);
     let mut cases = Vec::new();

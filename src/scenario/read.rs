@@ -24,7 +24,7 @@ impl Wrong {
     }
 
     /// The value has another type than `expected`, as in `a whole number`.
-    fn type_of(node: &Node, expected: &str, example: &str) -> Self {
+    pub(super) fn type_of(node: &Node, expected: &str, example: &str) -> Self {
         Self::new(format!("expected {expected}, found {}", node.value.type_name()), format!("write it as in {example}"))
     }
 }

@@ -1,4 +1,5 @@
-//! What comes out of a good file; the errors of bad ones are in `errors`.
+//! What comes out of a good file; the errors of bad ones are in `errors`, those of checks, baselines
+//! and overrides in `references`.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use expect_test::Expect;
 use super::*;
 
 mod errors;
+mod references;
 
 const HEAD: &str = "[scenario]\nname = \"t\"\nquestion = \"What?\"\n";
 const STARTUP: &str = "[[experiment]]\nkind = \"startup\"\nnetwork = [\"host\", \"bridge\"]\n";

@@ -1,8 +1,10 @@
 //! What a run has seen so far, in the form of `record`: times relative to the run's start, samples with their marks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use super::disturbance::{Disturbance, usual_preemption};
+use super::spool::Spool;
 use super::{Ended, Outcome, ScheduleError};
 use crate::experiment::Observations;
 use crate::record::enforcement::EnforcementSample;
@@ -16,8 +18,10 @@ pub(super) struct Ledger {
     warmup_blocks: u32,
     skips: Vec<Skip>,
     blocks: Vec<BlockRecord>,
-    samples: Vec<Sample>,
-    phases: Vec<PhaseRow>,
+    samples: Spool<Sample>,
+    phases: Spool<PhaseRow>,
+    /// Which cases have yielded anything, and whether in a block that counts.
+    yielded: BTreeSet<(String, bool)>,
     histograms: Vec<HistogramRow>,
     enforcement: Vec<EnforcementSample>,
     /// Involuntary switches of each case in each block.
@@ -34,8 +38,9 @@ impl Ledger {
             warmup_blocks,
             skips: Vec::new(),
             blocks: Vec::new(),
-            samples: Vec::new(),
-            phases: Vec::new(),
+            samples: Spool::new(),
+            phases: Spool::new(),
+            yielded: BTreeSet::new(),
             histograms: Vec::new(),
             enforcement: Vec::new(),
             preemptions: BTreeMap::new(),
@@ -74,7 +79,16 @@ impl Ledger {
     }
 
     /// Keeps what a case yielded in the open block.
-    pub(super) fn keep(&mut self, case: &str, block: u32, seen: Observations, disturbance: Disturbance) {
+    ///
+    /// # Errors
+    /// When there is no memory left for it.
+    pub(super) fn keep(
+        &mut self,
+        case: &str,
+        block: u32,
+        mut seen: Observations,
+        disturbance: Disturbance,
+    ) -> Result<(), ScheduleError> {
         if let Some(open) = self.blocks.last_mut() {
             open.order.push(case.to_owned());
         }
@@ -85,8 +99,12 @@ impl Ledger {
             ..Flags::default()
         };
         self.preemptions.entry(case.to_owned()).or_default().insert(block, disturbance.involuntary);
+        if !seen.values.is_empty() || !seen.enforcement.is_empty() {
+            self.yielded.insert((case.to_owned(), !flags.warmup));
+        }
         let start_ns = self.start_ns;
-        self.samples.extend(seen.values.into_iter().map(|value| Sample {
+        self.enforcement.extend(seen.take_enforcement(case, block, flags, start_ns));
+        let samples = self.samples.extend(seen.values.into_iter().map(|value| Sample {
             case: case.to_owned(),
             metric: value.metric.name.to_owned(),
             unit: value.metric.unit.to_owned(),
@@ -96,27 +114,13 @@ impl Ledger {
             start_ns: value.start_ns.saturating_sub(start_ns),
             flags,
         }));
-        self.phases.extend(seen.phases.into_iter().map(|phase| PhaseRow {
+        let phases = self.phases.extend(seen.phases.into_iter().map(|phase| PhaseRow {
             case: case.to_owned(),
             block,
             iteration: phase.iteration,
             phase: phase.phase.to_owned(),
             start_ns: phase.start_ns.saturating_sub(start_ns),
             duration_ns: phase.duration_ns,
-        }));
-        self.enforcement.extend(seen.enforcement.into_iter().map(|row| EnforcementSample {
-            case: case.to_owned(),
-            controller: row.controller.to_owned(),
-            setting: row.setting,
-            unit: row.unit.to_owned(),
-            block,
-            iteration: row.iteration,
-            requested: row.requested,
-            achieved: row.achieved,
-            accounted: row.accounted,
-            tolerance_pct: row.tolerance_pct,
-            start_ns: row.start_ns.saturating_sub(start_ns),
-            flags,
         }));
         self.histograms.extend(seen.histograms.into_iter().map(|row| HistogramRow {
             case: case.to_owned(),
@@ -127,20 +131,24 @@ impl Ledger {
             histogram: row.histogram,
             flags,
         }));
+        samples.and(phases).map_err(|source| ScheduleError::Keep { case: case.to_owned(), block, source })
     }
 
     /// Whether there is anything of a case; of warm-up blocks only when these are asked for.
     fn has_yielded(&self, case: &str, even_warmup: bool) -> bool {
-        let counts = |of: &str, flags: Flags| of == case && (even_warmup || !flags.warmup);
-        self.samples.iter().any(|sample| counts(&sample.case, sample.flags))
-            || self.enforcement.iter().any(|sample| counts(&sample.case, sample.flags))
+        let yielded = |measured| self.yielded.contains(&(case.to_owned(), measured));
+        yielded(true) || (even_warmup && yielded(false))
     }
 
     /// Ends the run of these cases. One without a measured sample is among the skips, with the reason.
     pub(super) fn close(mut self, cases: &[Case], ended: Option<Ended>, cleanup: Vec<ScheduleError>) -> Outcome {
-        self.mark_preempted();
-        mark_outliers(&mut self.samples);
         self.cleanup.extend(cleanup);
+        let samples = std::mem::replace(&mut self.samples, Spool::new()).into_rows();
+        let mut samples = self.read_back(samples);
+        let phases = std::mem::replace(&mut self.phases, Spool::new()).into_rows();
+        let phases = self.read_back(phases);
+        self.mark_preempted(&mut samples);
+        mark_outliers(&mut samples);
         let (interrupted, failure, why_missing) = match ended {
             None => (false, None, "it yielded no value"),
             Some(Ended::Interrupted) => (true, None, "the run was interrupted before it was measured"),
@@ -158,8 +166,8 @@ impl Ledger {
             cases: seen,
             skips: self.skips,
             blocks: self.blocks,
-            samples: self.samples,
-            phases: self.phases,
+            samples,
+            phases,
             histograms: self.histograms,
             enforcement: self.enforcement,
             duration_ns: clock::now_ns().saturating_sub(self.start_ns),
@@ -169,8 +177,16 @@ impl Ledger {
         }
     }
 
+    /// The rows of a spool; none, and the reason among what could not be given back, when they are lost.
+    fn read_back<Row>(&mut self, rows: io::Result<Vec<Row>>) -> Vec<Row> {
+        rows.unwrap_or_else(|source| {
+            self.cleanup.push(ScheduleError::ReadBack(source));
+            Vec::new()
+        })
+    }
+
     /// What is usual for a case is known only at the end.
-    fn mark_preempted(&mut self) {
+    fn mark_preempted(&mut self, samples: &mut [Sample]) {
         let preempted: Vec<(String, u32)> = (self.preemptions.iter())
             .flat_map(|(case, blocks)| {
                 let measured: Vec<u64> =
@@ -184,7 +200,7 @@ impl Ledger {
             })
             .collect();
         let hit = |case: &str, block: u32| preempted.iter().any(|(name, number)| name == case && *number == block);
-        for sample in &mut self.samples {
+        for sample in samples {
             sample.flags.preempted = hit(&sample.case, sample.block);
         }
         for row in &mut self.histograms {

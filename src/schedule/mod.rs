@@ -20,6 +20,7 @@ pub mod disturbance;
 mod event;
 mod ledger;
 mod order;
+mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +53,20 @@ pub enum ScheduleError {
         #[source]
         source: ExperimentError,
     },
+    /// What a case yielded could not be kept.
+    #[error("cannot keep what {case} yielded in block {block}")]
+    Keep {
+        /// The case's id.
+        case: String,
+        /// The block, warm-up blocks first, from 0.
+        block: u32,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What was kept could not be read back at the end.
+    #[error("cannot read back what was measured")]
+    ReadBack(#[source] std::io::Error),
     /// Something that a case used could not be given back.
     #[error("cannot clean up after {case}")]
     Finish {
@@ -240,10 +255,10 @@ fn run_block(
             Ok(()) => {
                 let disturbed = disturbance.steal || disturbance.pressure;
                 observer(Event::CaseMeasured { block, case, values: &seen.values, duration_ns, disturbed });
-                ledger.keep(case, block, seen, disturbance);
+                ledger.keep(case, block, seen, disturbance).map_err(Ended::Failed)?;
             }
             Err(ExperimentError::Interrupted) => {
-                ledger.keep(case, block, seen, disturbance);
+                ledger.keep(case, block, seen, disturbance).map_err(Ended::Failed)?;
                 return Err(Ended::Interrupted);
             }
             // Ctrl-C reaches everything that the terminal started: what breaks after it breaks because of it.

@@ -1,13 +1,15 @@
 //! The interpreter of a plan, run in the child of a clone3.
 //!
-//! It only makes system calls: no allocation, no lock, no panic, so it is safe in a child of a process with threads,
-//! where another thread may have held any lock at the moment of the clone.
+//! It only makes system calls, and these without the C library: no allocation, no lock, no panic, no errno. So it is
+//! safe in a child of a process with threads, where another thread may have held any lock at the moment of the clone,
+//! and in a child that shares the memory of that process.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong};
+use std::ffi::{CStr, CString, c_char, c_int, c_ulong};
 use std::ptr::null;
 
-use super::page::ClockPage;
-use super::plan::{Op, Plan, SLOTS};
+use super::launch::{Errand, ExecStrings};
+use super::plan::{Op, SLOTS};
+use super::raw::raw;
 
 /// The errno of a failed step.
 type Outcome = Result<(), c_int>;
@@ -15,23 +17,23 @@ type Outcome = Result<(), c_int>;
 /// Descriptors of mounts on their way from the old root to the new one.
 type Slots = [c_int; SLOTS];
 
-/// The most arguments and environment variables, counted together with their end marks; pointers to them are made on
-/// the stack because the child must not allocate.
-pub const MAX_STRINGS: usize = 4096;
-
 /// The most signals that Linux has.
 const SIGNALS: c_int = 64;
 
+/// Paths are absolute or meant from the working directory.
+const AT: c_int = libc::AT_FDCWD;
+
 /// Runs every step, stamps each on the page, and never returns: the last step executes the program. A step that
 /// fails is left on the page, and the child ends.
-pub(super) fn run(plan: &Plan, page: &ClockPage) -> ! {
+pub(super) fn run(errand: &Errand) -> ! {
+    let page = &errand.page;
     let mut slots: Slots = [-1; SLOTS];
-    for (index, step) in plan.steps.iter().enumerate() {
+    for (index, step) in errand.plan.steps.iter().enumerate() {
         if let Op::Exec { .. } = step.op {
             // Stamped before, since after a successful exec there is nobody left to stamp.
             page.stamp(index);
         }
-        match perform(&step.op, page, &mut slots) {
+        match perform(&step.op, errand, &mut slots) {
             Ok(()) => page.stamp(index),
             Err(errno) => {
                 page.fail(index, errno);
@@ -39,28 +41,26 @@ pub(super) fn run(plan: &Plan, page: &ClockPage) -> ! {
             }
         }
     }
-    // SAFETY: ends the process without running anything of the parent's.
-    unsafe { libc::_exit(127) }
+    loop {
+        // SAFETY: ends the process without running anything of the parent's; it does not return.
+        let _ = unsafe { raw!(libc::SYS_exit_group, 127) };
+    }
 }
 
-fn errno() -> c_int {
-    // SAFETY: the location is the thread's own and always valid.
-    unsafe { *libc::__errno_location() }
-}
-
-fn check(returned: c_long) -> Outcome {
-    if returned < 0 { Err(errno()) } else { Ok(()) }
+fn check(returned: Result<usize, c_int>) -> Outcome {
+    returned.map(drop)
 }
 
 fn pointer(string: Option<&CString>) -> *const c_char {
     string.map_or(null(), |string| string.as_ptr())
 }
 
-fn perform(op: &Op, page: &ClockPage, slots: &mut Slots) -> Outcome {
+fn perform(op: &Op, errand: &Errand, slots: &mut Slots) -> Outcome {
     match op {
         Op::DieWithParent { parent } => die_with_parent(*parent),
         Op::ResetSignals => reset_signals(),
-        Op::Await(gate) => page.pass(*gate).then_some(()).ok_or(libc::ECANCELED),
+        Op::Await(gate) => errand.page.pass(*gate).then_some(()).ok_or(libc::ECANCELED),
+        Op::JoinGroup { mount, tasks } => join_group(*mount, tasks),
         Op::Mount { source, target, fstype, flags, data, optional } => {
             match mount(pointer(source.as_ref()), target, pointer(fstype.as_ref()), *flags, pointer(data.as_ref())) {
                 Err(libc::ENOENT | libc::ENOTDIR) if *optional => Ok(()),
@@ -77,7 +77,7 @@ fn perform(op: &Op, page: &ClockPage, slots: &mut Slots) -> Outcome {
         Op::Capabilities { permitted, inheritable } => capabilities(*permitted, *inheritable),
         Op::LoopbackUp => loopback_up(),
         Op::Seccomp(filter) => seccomp(filter),
-        Op::Exec { paths, arguments, environment } => exec(paths, arguments, environment),
+        Op::Exec { paths, .. } => exec(paths, &errand.strings),
         other => simple(other),
     }
 }
@@ -88,34 +88,30 @@ fn simple(op: &Op) -> Outcome {
     // values that the kernel checks.
     unsafe {
         match op {
-            Op::JoinNamespace { fd, kind } => check(libc::setns(*fd, *kind).into()),
-            Op::Unshare(flags) => check(libc::unshare(*flags).into()),
-            Op::Node { path, mode, device } => check(libc::mknod(path.as_ptr(), *mode, *device).into()),
+            Op::JoinNamespace { fd, kind } => check(raw!(libc::SYS_setns, *fd, *kind)),
+            Op::Unshare(flags) => check(raw!(libc::SYS_unshare, *flags)),
+            Op::Node { path, mode, device } => check(raw!(libc::SYS_mknodat, AT, path.as_ptr(), *mode, *device)),
             Op::File(path) => {
                 let flags = libc::O_CREAT | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_RDONLY;
-                let fd = libc::open(path.as_ptr(), flags, 0o644);
-                check(fd.into())?;
-                check(libc::close(fd).into())
+                let fd = raw!(libc::SYS_openat, AT, path.as_ptr(), flags, 0o644)?;
+                check(raw!(libc::SYS_close, fd))
             }
-            Op::Symlink { target, path } => check(libc::symlink(target.as_ptr(), path.as_ptr()).into()),
-            Op::Chdir(path) => check(libc::chdir(path.as_ptr()).into()),
-            Op::Pivot(root) => check(libc::syscall(libc::SYS_pivot_root, root.as_ptr(), root.as_ptr())),
-            Op::DetachOldRoot => check(libc::umount2(c".".as_ptr(), libc::MNT_DETACH).into()),
-            Op::Umask(mask) => {
-                libc::umask(*mask);
-                Ok(())
-            }
-            Op::Hostname(name) => check(libc::sethostname(name.as_ptr(), name.as_bytes().len()).into()),
-            Op::Domainname(name) => check(libc::setdomainname(name.as_ptr(), name.as_bytes().len()).into()),
-            Op::NewSession => check(libc::setsid().into()),
-            Op::ControllingTerminal => check(libc::ioctl(0, libc::TIOCSCTTY, 0).into()),
+            Op::Symlink { target, path } => check(raw!(libc::SYS_symlinkat, target.as_ptr(), AT, path.as_ptr())),
+            Op::Chdir(path) => check(raw!(libc::SYS_chdir, path.as_ptr())),
+            Op::Pivot(root) => check(raw!(libc::SYS_pivot_root, root.as_ptr(), root.as_ptr())),
+            Op::DetachOldRoot => check(raw!(libc::SYS_umount2, c".".as_ptr(), libc::MNT_DETACH)),
+            Op::Umask(mask) => check(raw!(libc::SYS_umask, *mask)),
+            Op::Hostname(name) => check(raw!(libc::SYS_sethostname, name.as_ptr(), name.as_bytes().len())),
+            Op::Domainname(name) => check(raw!(libc::SYS_setdomainname, name.as_ptr(), name.as_bytes().len())),
+            Op::NewSession => check(raw!(libc::SYS_setsid)),
+            Op::ControllingTerminal => check(raw!(libc::SYS_ioctl, 0, libc::TIOCSCTTY, 0)),
             Op::Descriptor { from, to } => descriptor(*from, *to),
-            Op::CloseFrom(first) => check(libc::syscall(libc::SYS_close_range, *first, c_int::MAX, 0)),
+            Op::CloseFrom(first) => check(raw!(libc::SYS_close_range, *first, c_int::MAX, 0)),
             Op::Rlimit { resource, soft, hard } => {
                 let limit = libc::rlimit64 { rlim_cur: *soft, rlim_max: *hard };
-                check(libc::syscall(libc::SYS_prlimit64, 0, *resource, &raw const limit, 0))
+                check(raw!(libc::SYS_prlimit64, 0, *resource, &raw const limit, 0))
             }
-            Op::NoNewPrivileges => check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into()),
+            Op::NoNewPrivileges => check(raw!(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)),
             // `perform` has the others.
             _ => Err(libc::ENOSYS),
         }
@@ -124,13 +120,24 @@ fn simple(op: &Op) -> Outcome {
 
 fn die_with_parent(parent: c_int) -> Outcome {
     let mut poll = libc::pollfd { fd: parent, events: libc::POLLIN, revents: 0 };
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: plain values and one valid pollfd. The death may have come before the prctl; then no signal would
     // follow, hence the look at the pidfd afterwards.
     unsafe {
-        check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())?;
-        check(libc::poll(&raw mut poll, 1, 0).into())?;
+        check(raw!(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+        check(raw!(libc::SYS_ppoll, &raw mut poll, 1, &raw const at_once, 0, 0))?;
     }
     if poll.revents != 0 { Err(libc::ECANCELED) } else { Ok(()) }
+}
+
+fn join_group(mount: c_int, tasks: &CStr) -> Outcome {
+    // SAFETY: the path is a live C string, the text one byte.
+    unsafe {
+        let fd = raw!(libc::SYS_openat, mount, tasks.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC, 0)?;
+        let written = check(raw!(libc::SYS_write, fd, c"0".as_ptr(), 1));
+        let _ = raw!(libc::SYS_close, fd);
+        written
+    }
 }
 
 fn reset_signals() -> Outcome {
@@ -140,16 +147,16 @@ fn reset_signals() -> Outcome {
     // SAFETY: `default` is as large as the kernel's struct; SIGKILL and SIGSTOP are refused and need no reset.
     unsafe {
         for signal in 1..=SIGNALS {
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, 8);
+            let _ = raw!(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, 8);
         }
         let none = 0u64;
-        check(libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8))
+        check(raw!(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8))
     }
 }
 
 fn mount(source: *const c_char, target: &CStr, fstype: *const c_char, flags: c_ulong, data: *const c_char) -> Outcome {
     // SAFETY: every pointer is null or from a live CString.
-    check(unsafe { libc::mount(source, target.as_ptr(), fstype, flags, data.cast()) }.into())
+    check(unsafe { raw!(libc::SYS_mount, source, target.as_ptr(), fstype, flags, data) })
 }
 
 fn mask(path: &CStr, empty: &CStr) -> Outcome {
@@ -182,10 +189,7 @@ fn take_mount(source: &CStr, slot: usize, slots: &mut Slots) -> Outcome {
     const OPEN_TREE_CLONE: c_int = 1;
     let slot = slots.get_mut(slot).ok_or(libc::EBADF)?;
     // SAFETY: the path is a live C string.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), OPEN_TREE_CLONE | libc::O_CLOEXEC)
-    };
-    check(fd)?;
+    let fd = unsafe { raw!(libc::SYS_open_tree, AT, source.as_ptr(), OPEN_TREE_CLONE | libc::O_CLOEXEC) }?;
     *slot = fd as c_int;
     Ok(())
 }
@@ -195,26 +199,20 @@ fn place_mount(slot: usize, target: &CStr, slots: &mut Slots) -> Outcome {
     let fd = slots.get(slot).copied().ok_or(libc::EBADF)?;
     // SAFETY: both paths are live C strings; the descriptor is one that `take_mount` left, or -1, which is refused.
     unsafe {
-        check(libc::syscall(
-            libc::SYS_move_mount,
-            fd,
-            c"".as_ptr(),
-            libc::AT_FDCWD,
-            target.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH,
-        ))?;
-        check(libc::close(fd).into())
+        check(raw!(libc::SYS_move_mount, fd, c"".as_ptr(), AT, target.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH,))?;
+        check(raw!(libc::SYS_close, fd))
     }
 }
 
+/// A directory that is there is opened to see that it is one: a symbolic link or a file in its place is ENOTDIR.
 fn directory(path: &CStr, mode: u32) -> Outcome {
-    // SAFETY: the path is a live C string, `stat` a valid buffer.
+    // SAFETY: the path is a live C string.
     unsafe {
-        match check(libc::mkdir(path.as_ptr(), mode).into()) {
+        match check(raw!(libc::SYS_mkdirat, AT, path.as_ptr(), mode)) {
             Err(libc::EEXIST) => {
-                let mut stat: libc::stat = std::mem::zeroed();
-                check(libc::lstat(path.as_ptr(), &raw mut stat).into())?;
-                if stat.st_mode & libc::S_IFMT == libc::S_IFDIR { Ok(()) } else { Err(libc::ENOTDIR) }
+                let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+                let fd = raw!(libc::SYS_openat, AT, path.as_ptr(), flags, 0)?;
+                check(raw!(libc::SYS_close, fd))
             }
             outcome => outcome,
         }
@@ -225,20 +223,23 @@ fn directory(path: &CStr, mode: u32) -> Outcome {
 fn descriptor(from: c_int, to: c_int) -> Outcome {
     // SAFETY: plain numbers.
     unsafe {
-        if from == to { check(libc::fcntl(to, libc::F_SETFD, 0).into()) } else { check(libc::dup3(from, to, 0).into()) }
+        if from == to {
+            check(raw!(libc::SYS_fcntl, to, libc::F_SETFD, 0))
+        } else {
+            check(raw!(libc::SYS_dup3, from, to, 0))
+        }
     }
 }
 
 fn user(uid: u32, gid: u32, groups: &[u32], keep_capabilities: bool) -> Outcome {
-    // Raw system calls: glibc's wrappers would try to change the parent's other threads, which this process has not.
     // SAFETY: `groups` is a live slice, the rest are plain numbers.
     unsafe {
         if keep_capabilities {
-            check(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0).into())?;
+            check(raw!(libc::SYS_prctl, libc::PR_SET_KEEPCAPS, 1, 0, 0, 0))?;
         }
-        check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
-        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
-        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))
+        check(raw!(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        check(raw!(libc::SYS_setresgid, gid, gid, gid))?;
+        check(raw!(libc::SYS_setresuid, uid, uid, uid))
     }
 }
 
@@ -246,7 +247,7 @@ fn bounding_set(keep: u64, last: u32) -> Outcome {
     for capability in 0..=last {
         if keep & (1 << capability) == 0 {
             // SAFETY: plain numbers.
-            check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, c_ulong::from(capability), 0, 0, 0) }.into())?;
+            check(unsafe { raw!(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })?;
         }
     }
     Ok(())
@@ -260,22 +261,21 @@ fn capabilities(permitted: u64, inheritable: u64) -> Outcome {
     let sets = [half(0), half(32)];
     // SAFETY: header and sets are laid out as the kernel's structs and live during the call.
     unsafe {
-        check(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()))?;
-        check(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0).into())
+        check(raw!(libc::SYS_capset, header.as_ptr(), sets.as_ptr()))?;
+        check(raw!(libc::SYS_prctl, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
     }
 }
 
 fn loopback_up() -> Outcome {
     // SAFETY: `request` is a valid ifreq for both ioctls, and its name a short C string.
     unsafe {
-        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        check(socket.into())?;
+        let socket = raw!(libc::SYS_socket, libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)?;
         let mut request: libc::ifreq = std::mem::zeroed();
         request.ifr_name[0] = b'l' as c_char;
         request.ifr_name[1] = b'o' as c_char;
         request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
-        let outcome = check(libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw const request).into());
-        libc::close(socket);
+        let outcome = check(raw!(libc::SYS_ioctl, socket, libc::SIOCSIFFLAGS, &raw const request));
+        let _ = raw!(libc::SYS_close, socket);
         outcome
     }
 }
@@ -283,27 +283,19 @@ fn loopback_up() -> Outcome {
 fn seccomp(filter: &[seccompiler::sock_filter]) -> Outcome {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut().cast() };
     // SAFETY: seccompiler's sock_filter has the kernel's layout; the kernel copies the program and changes nothing.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })
+    check(unsafe { raw!(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })
 }
 
-fn exec(paths: &[CString], arguments: &[CString], environment: &[CString]) -> Outcome {
-    let mut pointers = [null::<c_char>(); MAX_STRINGS];
-    if arguments.len() + environment.len() + 2 > MAX_STRINGS {
-        return Err(libc::E2BIG);
-    }
-    let (argv, envp) = pointers.split_at_mut(arguments.len() + 1);
-    for (slot, string) in argv.iter_mut().zip(arguments).chain(envp.iter_mut().zip(environment)) {
-        *slot = string.as_ptr();
-    }
+fn exec(paths: &[CString], strings: &ExecStrings) -> Outcome {
     let mut outcome = libc::ENOENT;
     for path in paths {
+        let (argv, envp) = (strings.arguments.as_ptr(), strings.environment.as_ptr());
         // SAFETY: all strings are live, both arrays end with a null pointer. It returns only on failure.
-        unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
-        match errno() {
+        match check(unsafe { raw!(libc::SYS_execve, path.as_ptr(), argv, envp) }) {
             // As a shell searches PATH: go on, but remember a file that was there and could not be executed.
-            libc::ENOENT | libc::ENOTDIR => {}
-            libc::EACCES => outcome = libc::EACCES,
-            other => return Err(other),
+            Err(libc::ENOENT | libc::ENOTDIR) | Ok(()) => {}
+            Err(libc::EACCES) => outcome = libc::EACCES,
+            Err(other) => return Err(other),
         }
     }
     Err(outcome)

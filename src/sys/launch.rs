@@ -1,30 +1,19 @@
 //! clone3 and what follows for the parent: a child that runs a plan, its pidfd, its end.
 
+use std::ffi::{CString, c_char, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::ptr::null;
+use std::sync::Arc;
 
 use super::clock;
+use super::clone::{CloneArgs, Stack, clone3};
 use super::interpret;
 use super::page::{ClockPage, Failure, Gate, MAX_STAMPS};
 use super::plan::{Op, Plan};
 
-/// `struct clone_args` up to the fields that this program uses.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
+pub use super::clone::Memory;
 
 /// A child that is running its plan, or the program that the plan executed.
 ///
@@ -33,9 +22,41 @@ struct CloneArgs {
 pub struct Child {
     pid: u32,
     pidfd: OwnedFd,
-    page: ClockPage,
+    errand: Arc<Errand>,
+    /// Where a child that shares memory runs until its exec.
+    _stack: Option<Stack>,
     cloned_ns: (u64, u64),
     reaped: Option<Reaped>,
+}
+
+/// What a child reads while it runs its plan; it lives as long as the child, which may share this very memory.
+#[derive(Debug)]
+pub(super) struct Errand {
+    pub plan: Plan,
+    pub page: ClockPage,
+    pub strings: ExecStrings,
+}
+
+/// The null-terminated arrays of pointers that execve takes: into the plan's own strings, which do not move.
+#[derive(Debug)]
+pub(super) struct ExecStrings {
+    pub arguments: Vec<*const c_char>,
+    pub environment: Vec<*const c_char>,
+}
+
+// SAFETY: the pointers are to heap memory of the plan beside them, which nobody changes.
+unsafe impl Send for ExecStrings {}
+// SAFETY: as above.
+unsafe impl Sync for ExecStrings {}
+
+impl ExecStrings {
+    fn of(plan: &Plan) -> Option<Self> {
+        let Some(Op::Exec { arguments, environment, .. }) = plan.steps.last().map(|step| &step.op) else {
+            return None;
+        };
+        let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).chain([null()]).collect();
+        Some(Self { arguments: pointers(arguments), environment: pointers(environment) })
+    }
 }
 
 /// A named span of time: name, begin, end in ns of CLOCK_MONOTONIC.
@@ -67,16 +88,16 @@ pub struct Reaped {
     pub involuntary_switches: u64,
 }
 
-/// Clones a child into new namespaces (`flags`: CLONE_NEW*) that runs `plan`.
+/// Clones a child into new namespaces (`flags`: CLONE_NEW*) that runs `plan`; into a cgroup of v2 if one is given.
 ///
 /// # Errors
-/// EINVAL when the plan is longer than the clock page; what clone3 says: EPERM without privilege, ENOSPC beyond a
-/// namespace limit, EAGAIN beyond a process limit.
-pub fn launch(plan: &Plan, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Child> {
-    if plan.steps.len() > MAX_STAMPS || !matches!(plan.steps.last().map(|step| &step.op), Some(Op::Exec { .. })) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a plan has at most 500 steps and ends with exec"));
-    }
-    let page = ClockPage::new()?;
+/// EINVAL when the plan is longer than the clock page or does not end with exec; what clone3 says: EPERM without
+/// privilege, ENOSPC beyond a namespace limit, EAGAIN beyond a process limit.
+pub fn launch(plan: Plan, flags: u64, cgroup: Option<BorrowedFd<'_>>, memory: Memory) -> io::Result<Child> {
+    let strings = ExecStrings::of(&plan).filter(|_| plan.steps.len() <= MAX_STAMPS).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "a plan has at most 500 steps and ends with exec")
+    })?;
+    let errand = Arc::new(Errand { strings, page: ClockPage::new()?, plan });
     let mut pidfd: i32 = -1;
     let mut arguments = CloneArgs {
         flags: flags | libc::CLONE_PIDFD as u64,
@@ -90,21 +111,24 @@ pub fn launch(plan: &Plan, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Re
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
     let before = clock::now_ns();
-    // SAFETY: without CLONE_VM the child has its own copy of the address space; it runs nothing but the interpreter,
-    // which allocates nothing, takes no lock and never returns.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<CloneArgs>()) };
-    match pid {
-        0 => interpret::run(plan, &page),
-        pid if pid > 0 => Ok(Child {
-            pid: pid as u32,
-            // SAFETY: the kernel just made this descriptor for us.
-            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-            page,
-            cloned_ns: (before, clock::now_ns()),
-            reaped: None,
-        }),
-        _ => Err(io::Error::last_os_error()),
-    }
+    // SAFETY: the interpreter allocates nothing, takes no lock, calls the C library for the clock alone and never
+    // returns; the errand and the stack live in the `Child`, which waits for the child before it lets go of them.
+    let (pid, stack) = unsafe { clone3(&mut arguments, memory, begin, Arc::as_ptr(&errand).cast())? };
+    Ok(Child {
+        pid,
+        // SAFETY: the kernel just made this descriptor for us.
+        pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        errand,
+        _stack: stack,
+        cloned_ns: (before, clock::now_ns()),
+        reaped: None,
+    })
+}
+
+/// Where the child begins.
+unsafe extern "C" fn begin(errand: *const c_void) -> ! {
+    // SAFETY: `launch` passes a pointer to an errand that outlives the child's use of it.
+    interpret::run(unsafe { &*errand.cast::<Errand>() })
 }
 
 impl Child {
@@ -122,17 +146,23 @@ impl Child {
 
     /// Lets the child through a gate.
     pub fn open(&self, gate: Gate) {
-        self.page.open(gate);
+        self.errand.page.open(gate);
     }
 
-    /// The phases of `plan`, the one that it was launched with, as far as they are done: name, begin, end in ns of
+    /// The plan that it was launched with.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.errand.plan
+    }
+
+    /// The phases of its plan as far as they are done: name, begin, end in ns of
     /// CLOCK_MONOTONIC. They follow each other without gaps; the first, `prepare`, begins at `requested_ns`.
     #[must_use]
-    pub fn spans(&self, plan: &Plan, requested_ns: u64) -> Vec<Span> {
+    pub fn spans(&self, requested_ns: u64) -> Vec<Span> {
         let (before_clone, _) = self.cloned_ns;
         let mut spans: Vec<Span> = vec![("prepare", requested_ns, before_clone)];
         let mut begin = before_clone;
-        for (index, (step, at)) in plan.steps.iter().zip(self.page.stamps()).enumerate() {
+        for (index, (step, at)) in self.plan().steps.iter().zip(self.errand.page.stamps()).enumerate() {
             // The first step's stamp ends the clone as well: the child's life begins somewhere inside.
             let phase = if index == 0 { "clone" } else { step.phase };
             match spans.last_mut() {
@@ -144,10 +174,16 @@ impl Child {
         spans
     }
 
+    /// How many steps of its plan it has done.
+    #[must_use]
+    pub fn steps_done(&self) -> usize {
+        self.errand.page.stamps().count()
+    }
+
     /// The step that failed, if one did.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
-        self.page.failure()
+        self.errand.page.failure()
     }
 
     /// Sends a signal; a child that has ended already is no error.
@@ -224,7 +260,7 @@ impl Drop for Child {
         if self.reaped.is_none() {
             // Neither can fail for a child that was not reaped; and a destructor has nobody to tell.
             let _ = self.signal(libc::SIGKILL);
-            self.page.abort();
+            self.errand.page.abort();
             let _ = self.wait();
         }
     }
@@ -264,9 +300,8 @@ fn poll_in(fd: BorrowedFd<'_>, timeout_ms: Option<i32>) -> io::Result<bool> {
 /// EPERM, EINVAL.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: plain numbers; a null siginfo means the same as kill(2).
-    let returned = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
-    };
+    let returned =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null::<libc::siginfo_t>(), 0) };
     if returned < 0 {
         let error = io::Error::last_os_error();
         if error.raw_os_error() != Some(libc::ESRCH) {
@@ -285,5 +320,63 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as i32)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clone::CAN_SHARE;
+    use super::*;
+
+    fn plan(first: Op, arguments: &[&str]) -> Plan {
+        let mut plan = Plan::default();
+        plan.push("first", first);
+        let arguments = arguments.iter().map(|argument| CString::new(*argument).unwrap()).collect();
+        plan.push("exec", Op::Exec { paths: vec![c"/bin/sh".to_owned()], arguments, environment: Vec::new() });
+        plan
+    }
+
+    /// kcmp(2): whether two processes have one memory.
+    fn share_memory(pid: u32) -> bool {
+        const KCMP_VM: i32 = 1;
+        // SAFETY: plain numbers.
+        unsafe { libc::syscall(libc::SYS_kcmp, std::process::id(), pid, KCMP_VM, 0, 0) == 0 }
+    }
+
+    #[test]
+    fn memory_is_shared_until_the_exec_and_only_when_asked() {
+        for (memory, shared) in [(Memory::Copied, false), (Memory::Shared, CAN_SHARE)] {
+            let plan = plan(Op::Await(Gate::Network), &["sh", "-c", "exit 7"]);
+            let mut child = launch(plan, 0, None, memory).unwrap();
+            assert_eq!(share_memory(child.pid()), shared, "{memory:?}");
+            child.open(Gate::Network);
+            assert_eq!(child.wait().unwrap().status, ExitStatus::Code(7));
+            assert_eq!(child.failure(), None);
+            assert_eq!(child.spans(0).len(), 3);
+        }
+    }
+
+    #[test]
+    fn a_failed_step_leaves_the_parents_errno_alone() {
+        for memory in [Memory::Copied, Memory::Shared] {
+            let missing = plan(Op::Chdir(c"/missing/directory".to_owned()), &["sh"]);
+            // SAFETY: the location is the thread's own and always valid.
+            unsafe { *libc::__errno_location() = 77 };
+            let mut child = launch(missing, 0, None, memory).unwrap();
+            while !child.errand.page.stamps().any(|_| true) && child.failure().is_none() {
+                std::hint::spin_loop();
+            }
+            // SAFETY: as above.
+            let errno = unsafe { *libc::__errno_location() };
+            assert_eq!(child.failure(), Some(Failure { operation: 0, errno: libc::ENOENT }));
+            assert_eq!(errno, 77, "{memory:?}");
+            assert_eq!(child.wait().unwrap().status, ExitStatus::Code(127));
+        }
+    }
+
+    #[test]
+    fn a_plan_must_end_with_exec() {
+        let refused = launch(Plan::default(), 0, None, Memory::Shared).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
     }
 }

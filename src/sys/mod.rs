@@ -7,6 +7,8 @@
 pub mod board;
 pub mod bpf;
 pub mod clock;
+mod clone;
+mod entry;
 pub mod fork;
 mod interpret;
 pub mod launch;
@@ -14,8 +16,7 @@ pub mod loopdev;
 pub mod netns;
 pub mod page;
 pub mod plan;
+mod raw;
 pub mod region;
 pub mod sockopt;
 pub mod tcp_info;
-
-pub use interpret::MAX_STRINGS;

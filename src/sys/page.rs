@@ -8,6 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::clock;
+use super::raw::raw;
 
 /// The most operations that a plan may have: the stamps fill the page but for the words before them.
 pub const MAX_STAMPS: usize = 500;
@@ -164,7 +165,7 @@ impl ClockPage {
 fn futex(word: &AtomicU32, operation: i32, value: u32) {
     // SAFETY: the word is mapped; a null timeout means to wait without end. Every outcome is handled by the caller's
     // loop, which looks at the word again.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, std::ptr::null::<libc::timespec>()) };
+    let _ = unsafe { raw!(libc::SYS_futex, word.as_ptr(), operation, value, 0) };
 }
 
 impl Drop for ClockPage {

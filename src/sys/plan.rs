@@ -28,6 +28,13 @@ pub enum Op {
     ResetSignals,
     /// Waits at a gate of the clock page.
     Await(Gate),
+    /// Joins a v1 control group: writes `0` to its `tasks` file, below a descriptor of the hierarchy's mount point.
+    JoinGroup {
+        /// An fd of the mount point.
+        mount: RawFd,
+        /// The file.
+        tasks: CString,
+    },
     /// Joins the namespace behind an fd.
     JoinNamespace {
         /// An fd of a `/proc/PID/ns/*` file.
@@ -213,6 +220,7 @@ impl fmt::Display for Op {
             Op::DieWithParent { .. } => f.write_str("tie the container's life to the launcher's"),
             Op::ResetSignals => f.write_str("reset signals"),
             Op::Await(gate) => write!(f, "wait for {gate:?}"),
+            Op::JoinGroup { tasks, .. } => write!(f, "join the control group by {}", text(tasks)),
             Op::JoinNamespace { kind, .. } => write!(f, "join the {} namespace", namespace_name(*kind)),
             Op::Unshare(kind) => write!(f, "make a {} namespace", namespace_name(*kind)),
             Op::Mount { source, target, fstype, .. } => match (fstype, source) {

@@ -10,13 +10,14 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::thread;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{Whence, lseek64};
 use serde::{Deserialize, Serialize};
 
 use super::WorkloadError;
 use super::options::{Options, usage};
-use super::result::Line;
+use super::result::{Latency, Line};
 use crate::sys::clock;
 
 /// The width of a bin of [`BlockResult::done`].
@@ -87,6 +88,11 @@ pub struct BlockResult {
     pub bytes: u64,
     /// The longest request, in ns.
     pub longest_ns: u64,
+    /// How long each request took.
+    pub latency: Latency,
+    /// How long a thread could have run and was kept from the CPU between its first request and its last, in ns; of the
+    /// thread with the longest such time. Absent where the kernel keeps no such account.
+    pub cpu_wait_ns: Option<u64>,
     /// Requests done in each bin of [`BIN_NS`] since the start that was asked for; bins without any are left out.
     pub done: Vec<(u32, u32)>,
 }
@@ -156,12 +162,13 @@ impl Arguments {
 }
 
 /// What one thread did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Share {
     began_ns: u64,
     ended_ns: u64,
     operations: u64,
-    longest_ns: u64,
+    latency: Histogram<u64>,
+    cpu_wait_ns: Option<u64>,
     done: Vec<(u32, u32)>,
 }
 
@@ -184,23 +191,30 @@ pub(super) fn run(arguments: &Arguments) -> Result<Line, WorkloadError> {
     for thread in threads {
         shares.push(thread.join().map_err(|_| WorkloadError::Panicked)??);
     }
-    Ok(Line::Block(sum(&shares, size)))
+    sum(&shares, size).map(Line::Block)
 }
 
-fn sum(shares: &[Share], size: u64) -> BlockResult {
+fn sum(shares: &[Share], size: u64) -> Result<BlockResult, WorkloadError> {
+    let mut latency = Latency::histogram()?;
+    for share in shares {
+        let added = latency.add(&share.latency).map_err(std::io::Error::other);
+        added.map_err(WorkloadError::system("add histograms up"))?;
+    }
     let operations = shares.iter().map(|share| share.operations).sum();
     let mut bins = std::collections::BTreeMap::new();
     for &(bin, count) in shares.iter().flat_map(|share| &share.done) {
         *bins.entry(bin).or_insert(0) += count;
     }
-    BlockResult {
+    Ok(BlockResult {
         began_ns: shares.iter().map(|share| share.began_ns).min().unwrap_or(0),
         ended_ns: shares.iter().map(|share| share.ended_ns).max().unwrap_or(0),
         operations,
         bytes: operations * size,
-        longest_ns: shares.iter().map(|share| share.longest_ns).max().unwrap_or(0),
+        longest_ns: latency.max(),
+        latency: Latency::encode(&latency)?,
+        cpu_wait_ns: shares.iter().filter_map(|share| share.cpu_wait_ns).max(),
         done: bins.into_iter().collect(),
-    }
+    })
 }
 
 fn device_bytes(arguments: &Arguments) -> Result<u64, WorkloadError> {
@@ -231,9 +245,11 @@ fn work(arguments: &Arguments, first: u64, part: u64) -> Result<Share, WorkloadE
         forget(&file, offset, length)?;
     }
     let mut buffer = Buffer::new(arguments.block_size as usize);
-    let mut share = Share::default();
+    let latency = Latency::histogram()?;
+    let mut share = Share { began_ns: 0, ended_ns: 0, operations: 0, latency, cpu_wait_ns: None, done: Vec::new() };
     let mut at = 0;
     thread::sleep(Duration::from_nanos(arguments.start_ns.saturating_sub(clock::now_ns())));
+    let waited_ns = cpu_wait_ns();
     let mut now_ns = clock::now_ns();
     share.began_ns = now_ns;
     while now_ns < arguments.end_ns {
@@ -258,7 +274,15 @@ fn work(arguments: &Arguments, first: u64, part: u64) -> Result<Share, WorkloadE
         }
     }
     share.ended_ns = now_ns;
+    share.cpu_wait_ns = cpu_wait_ns().zip(waited_ns).map(|(after_ns, before_ns)| after_ns - before_ns);
     Ok(share)
+}
+
+/// How long the calling thread could have run and did not, since it began, in ns.
+fn cpu_wait_ns() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    // Time on a CPU, time in a run queue, turns.
+    text.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Takes the device's pages out of the cache, so that the next reads are requests again.
@@ -270,7 +294,7 @@ fn forget(file: &File, offset: i64, length: i64) -> Result<(), WorkloadError> {
 impl Share {
     fn count(&mut self, now_ns: u64, before_ns: u64, start_ns: u64) {
         self.operations += 1;
-        self.longest_ns = self.longest_ns.max(now_ns - before_ns);
+        self.latency.saturating_record(now_ns - before_ns);
         let bin = u32::try_from(now_ns.saturating_sub(start_ns) / BIN_NS).unwrap_or(u32::MAX);
         match self.done.last_mut() {
             Some((last, count)) if *last == bin => *count += 1,
@@ -352,6 +376,8 @@ mod tests {
             ..arguments()
         };
         let Line::Block(result) = run(&arguments).unwrap() else { panic!("no result") };
+        assert_eq!(result.latency.decode().unwrap().len(), result.operations);
+        assert!(result.cpu_wait_ns.is_some_and(|wait_ns| wait_ns <= result.ended_ns - result.began_ns), "{result:?}");
         assert!(result.operations > 0 && result.bytes == result.operations * 4096, "{result:?}");
         assert_eq!(result.done.iter().map(|(_, count)| u64::from(*count)).sum::<u64>(), result.operations);
         assert!(result.done.is_sorted_by(|a, b| a.0 < b.0));

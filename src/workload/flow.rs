@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::WorkloadError;
-use super::result::{LATENCY_BOUNDS_NS, LATENCY_DIGITS};
+use super::result::{LATENCY_BOUNDS_NS, Latency};
 use super::window::{Cost, CpuTime};
 use crate::sys::clock;
 
@@ -46,11 +46,7 @@ impl Flow {
 
     /// A flow that records latencies.
     pub(super) fn with_latency() -> Result<Self, WorkloadError> {
-        let (low, high) = LATENCY_BOUNDS_NS;
-        let histogram = Histogram::new_with_bounds(low, high, LATENCY_DIGITS).map_err(|error| {
-            WorkloadError::System { doing: "make a histogram".to_owned(), source: std::io::Error::other(error) }
-        })?;
-        Ok(Self { latency: Some(histogram), ..Self::default() })
+        Ok(Self { latency: Some(Latency::histogram()?), ..Self::default() })
     }
 
     /// Records a latency; one out of bounds counts as the nearer bound.

@@ -3,28 +3,31 @@
 //!
 //! One round: memory and tasks to hold; CPU burning from then on; tasks until the kernel refuses one; the window, in
 //! which CPU time and work are counted; the tasks are let go; memory is touched by a child, which the OOM killer may
-//! end; CPU burning stops; one JSON line. Each SIGUSR1 after that is another round, whose window begins as late after
-//! the signal as the first one's began after the start. The program ends when it is killed. Read by the experiments
+//! end; CPU burning stops; one JSON line. Each SIGUSR1 after that is another round, whose window begins
+//! `--lead` ns after the signal. The program ends when it is killed. Read by the experiments
 //! `combined` and `interference`.
 
-use std::io::{self, Read, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
+mod burner;
+mod task;
+mod toucher;
+
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
 
+use super::WorkloadError;
 use super::device::block_signal;
-use super::{SUBCOMMAND, WorkloadError};
 use crate::sys::clock;
+use burner::{Burnt, EDGE_PERIODS, burn, edges};
+use task::{Task, make_tasks, release};
+pub(super) use toucher::{CHILD, run_child};
+use toucher::{Toucher, resident_bytes};
 
-/// Bytes between two signs of life of the child that touches memory: the step in which touched bytes are known.
-pub const STEP: u64 = 64 << 10;
+/// How long before the window opens tasks are made.
+const TASKS_BEFORE_NS: u64 = 50_000_000;
 
 /// What the program has to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub struct Arguments {
     /// The period of the quota that the program is under, in ns: the edges of the window are then put where a period
     /// begins, see [`edges`]. 0: they are taken as they come.
     pub period_ns: u64,
+    /// How long after the signal the window of a further round opens, in ns.
+    pub lead_ns: u64,
 }
 
 /// What a round came to.
@@ -95,6 +100,7 @@ impl Arguments {
             ("--tasks", u64::from(self.tasks)),
             ("--touch", self.touch),
             ("--period", self.period_ns),
+            ("--lead", self.lead_ns),
         ];
         let cpu = self.cpu.map(|cpu| ("--cpu", u64::from(cpu)));
         words.extend(numbers.into_iter().chain(cpu).flat_map(|(name, value)| [name.to_owned(), value.to_string()]));
@@ -118,6 +124,7 @@ impl Arguments {
                 "--tasks" => arguments.tasks = small()?,
                 "--touch" => arguments.touch = value,
                 "--period" => arguments.period_ns = value,
+                "--lead" => arguments.lead_ns = value,
                 _ => return Err(wrong()),
             }
         }
@@ -131,7 +138,6 @@ impl Arguments {
 /// Does a round at once and another at each SIGUSR1; never returns unless something fails.
 pub(super) fn run(words: &[String]) -> Result<(), WorkloadError> {
     let arguments = Arguments::parse(words)?;
-    let lead_ns = arguments.start_ns.saturating_sub(clock::now_ns());
     let length_ns = arguments.end_ns - arguments.start_ns;
     super::socket::pin(arguments.cpu)?;
     // Before any thread is made, so that every thread has it blocked.
@@ -141,7 +147,7 @@ pub(super) fn run(words: &[String]) -> Result<(), WorkloadError> {
     loop {
         super::print_json(&round(&arguments, &held, window)?)?;
         rounds.wait().map_err(WorkloadError::system("wait for SIGUSR1"))?;
-        let start_ns = clock::now_ns() + lead_ns;
+        let start_ns = clock::now_ns() + arguments.lead_ns;
         window = Window { start_ns, end_ns: start_ns + length_ns };
     }
 }
@@ -178,8 +184,8 @@ impl Held {
 fn round(arguments: &Arguments, held: &Held, window: Window) -> Result<Mixed, WorkloadError> {
     let flag = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let (stop, walk) = (&flag, arguments.walk);
-        let burner = move || burn(window, stop, walk);
+        let (stop, walk, checked) = (&flag, arguments.walk, arguments.period_ns > 0);
+        let burner = move || burn(window, stop, walk, checked);
         let start = || std::thread::Builder::new().spawn_scoped(scope, burner);
         let mut burners = Vec::new();
         let started = (0..arguments.burn).try_for_each(|_| start().map(|burner| burners.push(burner)));
@@ -251,203 +257,6 @@ fn children_cpu_ns() -> u64 {
     ns(usage.user_time()) + ns(usage.system_time())
 }
 
-/// A time in which a burner did nothing, and the program's CPU time at its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stall {
-    resumed_ns: u64,
-    length_ns: u64,
-    cpu_ns: u64,
-}
-
-/// What a burner did.
-#[derive(Debug, Default)]
-struct Burnt {
-    work: u64,
-    stalls: Vec<Stall>,
-}
-
-/// The shortest time without progress that counts as a stall, in ns.
-const STALL_NS: u64 = 1_000_000;
-/// How long before the window opens tasks are made.
-const TASKS_BEFORE_NS: u64 = 50_000_000;
-/// How many periods after an edge of the window the beginning of a period is looked for.
-const EDGE_PERIODS: u64 = 2;
-
-/// Computes (and walks through memory) until it is stopped.
-fn burn(window: Window, stop: &AtomicBool, walk: u64) -> Burnt {
-    let mut burnt = Burnt::default();
-    let mut memory = vec![1_u64; usize::try_from(walk / 8).unwrap_or(0)];
-    let mut state = 1_u64;
-    let mut last_ns = clock::now_ns();
-    while !stop.load(Ordering::Relaxed) {
-        for _ in 0..1000 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        }
-        // One word a cache line.
-        for word in memory.iter_mut().step_by(8) {
-            *word = word.wrapping_add(state);
-        }
-        let now_ns = clock::now_ns();
-        burnt.work += u64::from(window.start_ns <= now_ns && now_ns < window.end_ns);
-        if now_ns - last_ns >= STALL_NS && memory.is_empty() {
-            let stall = Stall { resumed_ns: now_ns, length_ns: now_ns - last_ns, cpu_ns: clock::process_cpu_ns() };
-            burnt.stalls.push(stall);
-        }
-        last_ns = now_ns;
-    }
-    std::hint::black_box((state, memory));
-    burnt
-}
-
-/// Where the window's edges are put under a quota: at the end of the longest stall in the two periods that follow each
-/// of its ends. A throttled program resumes when a period begins, so that the time between holds whole periods and
-/// not, as it comes, a quota more or less. `None` without a quota, or when nothing stalled.
-fn edges<'a>(
-    stalls: impl Iterator<Item = &'a Stall> + Clone,
-    window: Window,
-    period_ns: u64,
-) -> Option<(Stall, Stall)> {
-    let after = |from_ns: u64| {
-        let inside = |stall: &&Stall| (from_ns..=from_ns + EDGE_PERIODS * period_ns).contains(&stall.resumed_ns);
-        stalls.clone().filter(inside).max_by_key(|stall| stall.length_ns).copied()
-    };
-    let (first, last) = (after(window.start_ns)?, after(window.end_ns)?);
-    (period_ns > 0 && first.resumed_ns < last.resumed_ns).then_some((first, last))
-}
-
-/// A thread that does nothing until it is let go: what the pids controller counts is tasks, and a thread is one.
-struct Task {
-    thread: JoinHandle<()>,
-    /// Dropped to let it go.
-    hold: mpsc::Sender<()>,
-}
-
-/// Makes tasks until there are enough or the kernel refuses one, and says with which error.
-fn make_tasks(wanted: u32) -> (Vec<Task>, i32) {
-    let mut tasks = Vec::new();
-    for _ in 0..wanted {
-        let (hold, wait) = mpsc::channel::<()>();
-        let body = move || {
-            // An error is the sender's end, which is the sign to go.
-            let _ = wait.recv();
-        };
-        match std::thread::Builder::new().stack_size(64 << 10).spawn(body) {
-            Ok(thread) => tasks.push(Task { thread, hold }),
-            Err(error) => return (tasks, error.raw_os_error().unwrap_or(libc::EIO)),
-        }
-    }
-    (tasks, 0)
-}
-
-fn release(tasks: Vec<Task>) {
-    for Task { thread, hold } in tasks {
-        drop(hold);
-        // It cannot panic: it only waits.
-        let _ = thread.join();
-    }
-}
-
-/// Memory of this process that only it has and that its group is charged for, in bytes: anonymous and shared pages, and
-/// page tables.
-fn resident_bytes() -> Result<u64, WorkloadError> {
-    let status =
-        std::fs::read_to_string("/proc/self/status").map_err(WorkloadError::system("read /proc/self/status"))?;
-    let kib = |key: &str| -> u64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok()).unwrap_or(0)
-    };
-    Ok((kib("RssAnon:") + kib("RssShmem:") + kib("VmPTE:")) * 1024)
-}
-
-/// A child that touches memory step by step and says after each how much it has; it is what the OOM killer ends.
-struct Toucher {
-    child: Child,
-    output: ChildStdout,
-    wanted: u64,
-    /// The last that it said.
-    bytes: u64,
-    /// Whether it ended by itself (or was ended) before it had all.
-    ended: bool,
-}
-
-/// The workload's name of that child.
-pub(super) const CHILD: &str = "mix-child";
-
-impl Toucher {
-    /// Starts it. Tasks that were just let go may still count for a moment, so a refusal is not taken at once.
-    fn start(wanted: u64) -> Result<Self, WorkloadError> {
-        const TRIES: u32 = 1000;
-        let start = || {
-            let mut command = Command::new("/proc/self/exe");
-            command.args([SUBCOMMAND, CHILD, &wanted.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()
-        };
-        let mut started = start();
-        for _ in 0..TRIES {
-            match &started {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
-                _ => break,
-            }
-            started = start();
-        }
-        let mut child = started.map_err(WorkloadError::system("start the child that touches memory"))?;
-        let no_pipe = || io::Error::other("it has no standard output");
-        let output = child.stdout.take().ok_or_else(no_pipe).map_err(WorkloadError::system("follow the child"))?;
-        Ok(Self { child, output, wanted, bytes: 0, ended: false })
-    }
-
-    /// Follows it until it has touched all, or is gone.
-    fn follow(&mut self) -> Result<(), WorkloadError> {
-        let mut base = None;
-        loop {
-            let mut report = [0; 8];
-            match self.output.read_exact(&mut report) {
-                Ok(()) => self.bytes = u64::from_le_bytes(report),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    self.ended = true;
-                    return Ok(());
-                }
-                Err(error) => return Err(WorkloadError::system("follow the child")(error)),
-            }
-            if self.bytes >= *base.get_or_insert(self.bytes) + self.wanted {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Ends it, and says whether somebody else had killed it before.
-    fn end(mut self) -> Result<bool, WorkloadError> {
-        if !self.ended {
-            self.child.kill().map_err(WorkloadError::system("end the child"))?;
-        }
-        let status = self.child.wait().map_err(WorkloadError::system("wait for the child"))?;
-        Ok(self.ended && status.signal() == Some(libc::SIGKILL))
-    }
-}
-
-/// The child: touches so many bytes, then waits to be killed.
-pub(super) fn run_child(words: &[String]) -> Result<(), WorkloadError> {
-    let wrong = || WorkloadError::Arguments(format!("{CHILD} takes a number of bytes"));
-    let wanted: u64 = words.first().and_then(|word| word.parse().ok()).ok_or_else(wrong)?;
-    // A huge page would be charged as a whole at its first byte.
-    nix::sys::prctl::set_thp_disable(true).map_err(WorkloadError::system("turn huge pages off"))?;
-    let mut output = io::stdout().lock();
-    let mut report = |bytes: u64| {
-        output.write_all(&bytes.to_le_bytes()).and_then(|()| output.flush()).map_err(WorkloadError::system("report"))
-    };
-    let mut held: Vec<Vec<u8>> = Vec::with_capacity(usize::try_from(wanted / STEP).unwrap_or(0) + 1);
-    let base = resident_bytes()?;
-    report(base)?;
-    let mut touched = 0;
-    while touched < wanted {
-        // Not zeroes: the allocator would ask the kernel for zeroed pages and touch nothing.
-        held.push(vec![1; STEP as usize]);
-        touched += STEP;
-        report(base + touched)?;
-    }
-    std::hint::black_box(&held);
-    super::hold()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,6 +274,7 @@ mod tests {
             tasks: 4,
             touch: 8,
             period_ns: 50,
+            lead_ns: 60,
         };
         let words = arguments.to_words();
         assert_eq!(words[0], "mix");
@@ -473,17 +283,6 @@ mod tests {
             let words: Vec<String> = bad.split(' ').map(str::to_owned).collect();
             assert!(Arguments::parse(&words).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn edges_are_where_a_period_begins() {
-        let stall = |resumed_ns, length_ns| Stall { resumed_ns, length_ns, cpu_ns: resumed_ns / 2 };
-        let stalls = [stall(90, 30), stall(108, 2), stall(140, 30), stall(615, 4), stall(640, 29), stall(790, 40)];
-        let window = Window { start_ns: 100, end_ns: 600 };
-        let (first, last) = edges(stalls.iter(), window, 50).unwrap();
-        assert_eq!((first.resumed_ns, last.resumed_ns), (140, 640));
-        assert_eq!(edges(stalls.iter(), window, 0), None);
-        assert_eq!(edges([].iter(), window, 50), None);
     }
 
     #[test]

@@ -8,13 +8,13 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::Test;
 pub use super::block::BlockResult;
 use super::burn::BurnResult;
 pub use super::consume::{Consumed, Resting};
 use super::doze::DozeResult;
 use super::roam::RoamResult;
 pub use super::window::{CpuTime, Window};
+use super::{Test, WorkloadError};
 
 /// The smallest and the largest latency that a histogram holds, in ns; others count as the nearer one.
 pub const LATENCY_BOUNDS_NS: (u64, u64) = (1, 60_000_000_000);
@@ -129,6 +129,13 @@ pub struct Latency(String);
 pub struct LatencyError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 impl Latency {
+    /// An empty histogram, to be filled and packed.
+    pub(super) fn histogram() -> Result<Histogram<u64>, WorkloadError> {
+        let (shortest, longest) = LATENCY_BOUNDS_NS;
+        let made = Histogram::new_with_bounds(shortest, longest, LATENCY_DIGITS).map_err(std::io::Error::other);
+        made.map_err(WorkloadError::system("make a histogram"))
+    }
+
     /// Packs a histogram.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use isobench::runtime::{Runtime, by_kind};
 use isobench::scenario::RuntimeKind;
 use isobench::scenario::accounting::{AccountingCase, Amount};
 
-use crate::faulty_blkio::{Fault, Faulty};
+use crate::faulty::{Fault, faulty};
 use crate::harness::Case;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -93,8 +93,7 @@ fn what_is_not_charged_is_found() -> Outcome {
     for (amount, controller) in
         [(Amount::Cpu(Duration::from_millis(20)), Controller::Cpuacct), (Amount::Memory(4 << 20), Controller::Memory)]
     {
-        let runtime = Faulty { inner: builtin()?, fault: Fault::LeavesOut(controller) };
-        for row in measure(amount, Arc::new(runtime))? {
+        for row in measure(amount, faulty(Fault::Strays(controller))?)? {
             assert!(error(&row) < -90.0 && row.tolerance_pct < 50.0, "{controller}: {row:?}");
         }
     }

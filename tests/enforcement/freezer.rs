@@ -13,8 +13,9 @@ use isobench::record::Verdict;
 use isobench::runtime::{Network, StartRequest, by_kind};
 use isobench::scenario::{FreezerCase, RuntimeKind};
 
-use crate::faulty::{Fault, StopsAtStart, all_pass, faulty, rows, verdict};
+use crate::faulty::{Fault, StopsAtStart, faulty};
 use crate::harness::{Body, Case};
+use crate::judge::{all_pass, rows, verdict};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -56,14 +57,14 @@ fn what_is_frozen_stands_still() -> Outcome {
 }
 
 fn a_container_outside_its_group_fails() -> Outcome {
-    let (rows, _) = rows(Freezer::new(case(2), faulty(Fault::NotAttached)?))?;
+    let (rows, _) = rows(Freezer::new(case(2), faulty(Fault::ForgetsToAttach)?))?;
     assert_eq!(verdict(&rows, "rounds"), Verdict::Fail, "{rows:#?}");
     assert_eq!(verdict(&rows, "cpu_time"), Verdict::Fail, "{rows:#?}");
     Ok(())
 }
 
 fn a_controller_left_out_fails() -> Outcome {
-    let (rows, _) = rows(Freezer::new(case(2), faulty(Fault::Without(Controller::Freezer))?))?;
+    let (rows, _) = rows(Freezer::new(case(2), faulty(Fault::Lacks(Controller::Freezer))?))?;
     assert_eq!(verdict(&rows, "rounds"), Verdict::Fail, "{rows:#?}");
     Ok(())
 }

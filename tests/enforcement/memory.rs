@@ -17,8 +17,9 @@ use isobench::units::Limit;
 use isobench::workload::steer::{COMPLAINT, complaint};
 use isobench::workload::touch;
 
-use crate::faulty::{Fault, StopsAtStart, all_pass, faulty, rows, verdict};
+use crate::faulty::{Fault, StopsAtStart, faulty};
 use crate::harness::{Body, Case};
+use crate::judge::{all_pass, rows, verdict};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -141,11 +142,11 @@ fn page_cache_is_reclaimed_and_nobody_killed() -> Outcome {
 }
 
 fn page_cache_outside_the_group_fails() -> Outcome {
-    for fault in [Fault::NotAttached, Fault::Half, Fault::Without(Controller::Memory)] {
+    for fault in [Fault::ForgetsToAttach, Fault::HalvesLimits, Fault::Lacks(Controller::Memory)] {
         let (rows, _) = rows(wrong(MemorySetting::Cache, fault)?)?;
         assert_eq!(verdict(&rows, "cache"), Verdict::Fail, "{fault:?}: {rows:#?}");
         let (rows, _) = self::rows(wrong(MemorySetting::ShrinkCache, fault)?)?;
-        if fault != Fault::Half {
+        if fault != Fault::HalvesLimits {
             assert_eq!(verdict(&rows, "shrink-cache/excess"), Verdict::Fail, "{fault:?}: {rows:#?}");
         }
     }
@@ -185,25 +186,25 @@ fn a_soft_limit_does_what_its_version_says() -> Outcome {
         return Ok(());
     }
     all_pass(&rows, &["soft", "soft/throttled"]);
-    let (rows, _) = self::rows(wrong(MemorySetting::Soft, Fault::NotAttached)?)?;
+    let (rows, _) = self::rows(wrong(MemorySetting::Soft, Fault::ForgetsToAttach)?)?;
     assert_eq!(verdict(&rows, "soft/throttled"), Verdict::Fail);
     assert!(rows[0].achieved > rows[0].requested, "nothing held it back: {rows:#?}");
     Ok(())
 }
 
 fn a_container_outside_its_group_fails() -> Outcome {
-    let (rows, seen) = rows(wrong(MemorySetting::Limit, Fault::NotAttached)?)?;
+    let (rows, seen) = rows(wrong(MemorySetting::Limit, Fault::ForgetsToAttach)?)?;
     for setting in ["limit", "limit/accounted", "limit/kills", "limit/events"] {
         assert_eq!(verdict(&rows, setting), Verdict::Fail, "{setting}: {rows:#?}");
     }
     assert_eq!(value(&seen, "kill_delay"), None, "nobody was killed");
-    let (rows, _) = self::rows(wrong(MemorySetting::Shrink, Fault::NotAttached)?)?;
+    let (rows, _) = self::rows(wrong(MemorySetting::Shrink, Fault::ForgetsToAttach)?)?;
     assert!(rows.iter().any(|row| row.verdict == Verdict::Fail), "{rows:#?}");
     Ok(())
 }
 
 fn half_the_limit_fails() -> Outcome {
-    let (rows, _) = rows(wrong(MemorySetting::Limit, Fault::Half)?)?;
+    let (rows, _) = rows(wrong(MemorySetting::Limit, Fault::HalvesLimits)?)?;
     assert_eq!(verdict(&rows, "limit"), Verdict::Fail, "{rows:#?}");
     assert!(rows[0].error_pct < -45.0 && rows[0].error_pct > -55.0, "{rows:#?}");
     assert_eq!(verdict(&rows, "limit/kills"), Verdict::Pass, "it was killed, only too early");
@@ -212,7 +213,7 @@ fn half_the_limit_fails() -> Outcome {
 
 fn a_controller_left_out_fails() -> Outcome {
     for setting in [MemorySetting::Limit, MemorySetting::Shrink] {
-        let (rows, _) = rows(wrong(setting, Fault::Without(Controller::Memory))?)?;
+        let (rows, _) = rows(wrong(setting, Fault::Lacks(Controller::Memory))?)?;
         assert!(rows.iter().any(|row| row.verdict == Verdict::Fail), "{setting}: {rows:#?}");
         assert!(rows.iter().all(|row| row.accounted.is_none()), "nothing was accounted");
     }

@@ -9,8 +9,9 @@ use isobench::record::Verdict;
 use isobench::runtime::by_kind;
 use isobench::scenario::{PidsCase, RuntimeKind};
 
-use crate::faulty::{Fault, StopsAtStart, all_pass, faulty, rows, verdict};
+use crate::faulty::{Fault, StopsAtStart, faulty};
 use crate::harness::{Body, Case};
+use crate::judge::{all_pass, rows, verdict};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -41,20 +42,20 @@ fn the_count_is_exact() -> Outcome {
 }
 
 fn a_container_outside_its_group_fails() -> Outcome {
-    let (rows, _) = rows(Pids::new(case(20), faulty(Fault::NotAttached)?))?;
+    let (rows, _) = rows(Pids::new(case(20), faulty(Fault::ForgetsToAttach)?))?;
     assert!(rows.iter().all(|row| row.verdict == Verdict::Fail), "{rows:#?}");
     assert_eq!((rows[0].achieved, rows[0].accounted), (40.0, Some(0.0)), "it stops by itself at twice the limit");
     Ok(())
 }
 
 fn half_the_limit_fails() -> Outcome {
-    let (rows, _) = rows(Pids::new(case(20), faulty(Fault::Half)?))?;
+    let (rows, _) = rows(Pids::new(case(20), faulty(Fault::HalvesLimits)?))?;
     assert_eq!((verdict(&rows, "limit"), rows[0].achieved), (Verdict::Fail, 10.0));
     Ok(())
 }
 
 fn a_controller_left_out_fails() -> Outcome {
-    let (rows, _) = rows(Pids::new(case(20), faulty(Fault::Without(Controller::Pids))?))?;
+    let (rows, _) = rows(Pids::new(case(20), faulty(Fault::Lacks(Controller::Pids))?))?;
     assert!(rows.iter().all(|row| row.verdict == Verdict::Fail && row.accounted.is_none()), "{rows:#?}");
     Ok(())
 }

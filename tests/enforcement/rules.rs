@@ -2,21 +2,20 @@
 //! to attach, one that writes half, one that leaves a controller out.
 
 use std::error::Error;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use isobench::cgroup::Controller;
+use isobench::experiment::Experiment;
 use isobench::experiment::combined::Combined;
 use isobench::experiment::devices::Devices;
-use isobench::experiment::{Experiment, ExperimentError, Observations, Stop};
 use isobench::gate::{Outcome, enforcement};
-use isobench::record::enforcement::{EnforcementSample, judge};
-use isobench::record::{EnforcementRow, Flags, Verdict};
+use isobench::record::{EnforcementRow, Verdict};
 use isobench::runtime::Runtime;
 use isobench::scenario::{CaseKind, Options, Scenario};
 
-use crate::faulty_devices::{Fault, Faulty, faultless};
+use crate::faulty::{Fault, faultless, faulty};
 use crate::harness::Case;
+use crate::judge;
 
 type Outcomes = Result<(), Box<dyn Error>>;
 
@@ -66,33 +65,7 @@ pub fn judged(keys: &str, runtime: &Arc<dyn Runtime>, blocks: u32) -> Result<Vec
     // These tests measure CPU time: not beside each other.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let never = AtomicBool::new(false);
-    let mut samples = Vec::new();
-    let measured = experiment.prepare().and_then(|()| {
-        (0..blocks).try_for_each(|block| {
-            let mut seen = Observations::default();
-            experiment.measure(&mut seen, Stop(&never))?;
-            samples.extend(seen.enforcement.into_iter().map(|row| EnforcementSample {
-                case: "t".to_owned(),
-                controller: row.controller.to_owned(),
-                setting: row.setting,
-                unit: row.unit.to_owned(),
-                block,
-                iteration: row.iteration,
-                requested: row.requested,
-                achieved: row.achieved,
-                accounted: row.accounted,
-                tolerance_pct: row.tolerance_pct,
-                start_ns: row.start_ns,
-                flags: Flags::default(),
-            }));
-            Ok::<(), ExperimentError>(())
-        })
-    });
-    let finished = experiment.finish();
-    measured?;
-    finished?;
-    Ok(judge(&samples, 1))
+    Ok(judge::judged(&mut *experiment, blocks)?.0)
 }
 
 /// The verdict on each setting: `cpu quota`.
@@ -138,7 +111,7 @@ fn wrong_device_rules_are_found() -> Outcomes {
         // What should be let through beside reading is not.
         (Fault::HalvesLimits, ["devices kmsg/write", "devices c-240:7/mknod"]),
     ] {
-        let rows = judged(RULES, &Faulty::with(fault)?, 1)?;
+        let rows = judged(RULES, &faulty(fault)?, 1)?;
         let failed = failed(&rows);
         assert!(failed.contains(&"devices accesses".to_owned()), "{fault:?}: {rows:#?}");
         for access in wrong {
@@ -170,7 +143,7 @@ fn limits_hold_when_changed() -> Outcomes {
 }
 
 fn a_forgotten_attachment_is_found() -> Outcomes {
-    let failed = failed(&judged(TOGETHER, &Faulty::with(Fault::ForgetsToAttach)?, 1)?);
+    let failed = failed(&judged(TOGETHER, &faulty(Fault::ForgetsToAttach)?, 1)?);
     for setting in ["cpu quota", "pids max", "memory limit", "devices accesses"] {
         assert!(failed.contains(&setting.to_owned()), "{failed:?}");
     }
@@ -178,7 +151,7 @@ fn a_forgotten_attachment_is_found() -> Outcomes {
 }
 
 fn half_a_limit_is_found() -> Outcomes {
-    let rows = judged(TOGETHER, &Faulty::with(Fault::HalvesLimits)?, 1)?;
+    let rows = judged(TOGETHER, &faulty(Fault::HalvesLimits)?, 1)?;
     assert_eq!(failed(&rows), ["cpu quota", "pids max", "memory limit"], "{rows:#?}");
     for row in &rows[..3] {
         assert!(row.error_pct < -45.0, "{row:?}");
@@ -190,7 +163,7 @@ fn a_controller_left_out_is_found() -> Outcomes {
     for (controller, setting) in
         [(Controller::Cpu, "cpu quota"), (Controller::Pids, "pids max"), (Controller::Memory, "memory limit")]
     {
-        let rows = judged(TOGETHER, &Faulty::with(Fault::LeavesOut(controller))?, 1)?;
+        let rows = judged(TOGETHER, &faulty(Fault::LeavesOut(controller))?, 1)?;
         let failed = failed(&rows);
         assert!(failed.contains(&setting.to_owned()), "{rows:#?}");
         // What this runtime does not leave out still holds; of CPU time a busy machine may give less.
@@ -200,7 +173,7 @@ fn a_controller_left_out_is_found() -> Outcomes {
 }
 
 fn a_group_that_was_not_joined_is_found() -> Outcomes {
-    let rows = judged(PARENT, &Faulty::with(Fault::ForgetsToAttach)?, 1)?;
+    let rows = judged(PARENT, &faulty(Fault::ForgetsToAttach)?, 1)?;
     assert_eq!(failed(&rows), ["cpu quota/sum", "pids max/sum", "memory limit/sum"], "{rows:#?}");
     Ok(())
 }

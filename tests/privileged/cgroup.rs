@@ -26,7 +26,7 @@ use crate::shell::{self, spec, start};
 type Outcome = Result<(), Box<dyn Error>>;
 
 pub fn cases() -> Vec<Case> {
-    let everywhere: [(&'static str, crate::harness::Body); 14] = [
+    let everywhere: [(&'static str, crate::harness::Body); 16] = [
         ("cgroup::limits_are_the_kernels_files", limits::limits_are_the_kernels_files),
         ("cgroup::limits_change_while_running", limits::limits_change_while_running),
         ("cgroup::wrong_values_are_refused_and_named", limits::wrong_values_are_refused_and_named),
@@ -38,6 +38,11 @@ pub fn cases() -> Vec<Case> {
         ("cgroup::a_quota_throttles_and_is_counted", a_quota_throttles_and_is_counted),
         ("cgroup::devices_by_every_rule", devices::devices_by_every_rule),
         ("cgroup::device_rules_change_while_running", devices::device_rules_change_while_running),
+        ("cgroup::nodes_come_before_the_rules", devices::nodes_come_before_the_rules),
+        (
+            "cgroup::device_rules_are_widened_or_the_reason_is_told",
+            devices::device_rules_are_widened_or_the_reason_is_told,
+        ),
         ("cgroup::orphans_are_collected", orphans_are_collected),
         ("cgroup::every_process_is_killed", every_process_is_killed),
         ("cgroup::nothing_stays_after_many_groups", nothing_stays_after_many_groups),
@@ -374,6 +379,7 @@ fn v2_container_is_born_in_its_group() -> Outcome {
 
 /// Why a container that is born in its group needs no step of its own for its cgroup namespace.
 fn v2_cgroup_namespace_of_a_clone_is_the_childs() -> Outcome {
+    use isobench::sys::launch::Memory;
     use isobench::sys::plan::{Op, Plan};
     use std::os::fd::{AsFd, AsRawFd};
     let group = make(true)?;
@@ -389,7 +395,8 @@ fn v2_cgroup_namespace_of_a_clone_is_the_childs() -> Outcome {
         },
     );
     let place = group.open_unified()?.ok_or("no v2 group")?;
-    let mut child = isobench::sys::launch::launch(&plan, libc::CLONE_NEWCGROUP as u64, Some(place.as_fd()))?;
+    let flags = libc::CLONE_NEWCGROUP as u64;
+    let mut child = isobench::sys::launch::launch(plan, flags, Some(place.as_fd()), Memory::Copied)?;
     drop(writer);
     let mut text = String::new();
     std::io::Read::read_to_string(&mut reader, &mut text)?;

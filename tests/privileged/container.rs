@@ -15,7 +15,7 @@ use crate::shell::{self, run, spec, start};
 type Outcome = Result<(), Box<dyn Error>>;
 
 pub fn cases() -> Vec<Case> {
-    let cases: [(&'static str, crate::harness::Body); 20] = [
+    let cases: [(&'static str, crate::harness::Body); 21] = [
         ("container::pid_one_sees_only_its_own", pid_one_sees_only_its_own),
         ("container::parent_sees_the_child_under_another_pid", parent_sees_the_child_under_another_pid),
         ("container::mounts_are_its_own", mounts_are_its_own),
@@ -29,6 +29,7 @@ pub fn cases() -> Vec<Case> {
         ("container::rlimits_are_lowered", rlimits_are_lowered),
         ("container::limits_are_what_the_kernel_keeps", limits_are_what_the_kernel_keeps),
         ("container::memory_limit_kills_and_is_told", memory_limit_kills_and_is_told),
+        ("container::a_start_without_memory_ends_alone", a_start_without_memory_ends_alone),
         ("container::pids_limit_stops_forks", pids_limit_stops_forks),
         ("container::standard_devices_work", standard_devices_work),
         ("container::exit_codes_and_signals_are_told", exit_codes_and_signals_are_told),
@@ -229,6 +230,25 @@ fn memory_limit_kills_and_is_told() -> Outcome {
     let usage = running.container.remove()?.usage.and_then(|usage| usage.memory).ok_or("no memory usage")?;
     assert!(usage.oom_kills >= 1, "{usage:?}");
     assert!(usage.peak.is_none_or(|peak| peak <= 24 << 20), "{usage:?}");
+    Ok(())
+}
+
+/// The OOM killer ends all who share their memory with its victim: a container that has not come to its exec yet must
+/// not share ours. That this test goes on is the proof.
+fn a_start_without_memory_ends_alone() -> Outcome {
+    let mut killed = 0;
+    for kib in [4, 64, 128, 192] {
+        let mut wanted = spec("true")?;
+        let limit = Some(Limit::Value(kib << 10));
+        wanted.limits = Some(Limits { memory: limit, memory_and_swap: limit, ..Limits::default() });
+        let mut running = start(&wanted, &Network::None)?;
+        if running.container.wait()?.status == ExitStatus::Signal(libc::SIGKILL) {
+            let usage = running.container.remove()?.usage.and_then(|usage| usage.memory).ok_or("no memory usage")?;
+            assert!(usage.oom_kills >= 1, "{kib} KiB: {usage:?}");
+            killed += 1;
+        }
+    }
+    assert!(killed >= 1, "no container ran out of memory");
     Ok(())
 }
 

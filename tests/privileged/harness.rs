@@ -30,6 +30,20 @@ impl Case {
     }
 }
 
+impl Case {
+    /// Skips the test where a processor is emulated: everything takes 10 to 20 times as long there, by turns.
+    #[allow(dead_code, reason = "each test binary uses what it needs of this file")]
+    pub fn timed(self) -> Self {
+        self.needs(!is_emulated(), "its times mean nothing under QEMU TCG")
+    }
+}
+
+/// Whether this machine's processor is QEMU's emulation of one (TCG).
+#[allow(dead_code, reason = "each test binary uses what it needs of this file")]
+fn is_emulated() -> bool {
+    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
+}
+
 /// Runs the cases as `cargo test` would.
 #[allow(dead_code, reason = "each test binary uses what it needs of this file")]
 pub fn run(cases: Vec<Case>) -> Conclusion {

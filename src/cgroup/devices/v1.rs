@@ -1,5 +1,6 @@
 //! The devices controller of cgroup v1: rules are written one by one, and kept as exceptions to a default.
 
+use std::io;
 use std::path::Path;
 
 use cgroups_rs::devices::{DevicePermissions, DeviceType, DevicesController};
@@ -30,13 +31,7 @@ pub(in crate::cgroup) fn write_default_rules(path: &Path) -> Result<(), CgroupEr
 pub(super) fn apply(path: &Path, rules: &[Rule]) -> Result<(), CgroupError> {
     let controller = DevicesController::new(path.to_owned());
     for rule in rules {
-        write_rule(&controller, rule).map_err(|error| CgroupError::Write {
-            controller: CONTROLLER,
-            setting: if rule.allow { "devices.allow" } else { "devices.deny" },
-            value: rule.to_string(),
-            path: path.to_owned(),
-            source: setting::io_error(error),
-        })?;
+        write_rule(&controller, rule).map_err(|error| refusal(path, rule, setting::io_error(error)))?;
     }
     let kept = read(path, LIST)?;
     // What a group that permits everything forbids is not shown.
@@ -56,6 +51,20 @@ pub(super) fn apply(path: &Path, rules: &[Rule]) -> Result<(), CgroupError> {
         }
     }
     Ok(())
+}
+
+/// Why the kernel did not take a rule. It knows EPERM for both: no right to write, and more than the group above has.
+fn refusal(path: &Path, rule: &Rule, source: io::Error) -> CgroupError {
+    if rule.allow && source.kind() == io::ErrorKind::PermissionDenied {
+        return CgroupError::DeviceWidening { rule: *rule, path: path.to_owned(), source };
+    }
+    CgroupError::Write {
+        controller: CONTROLLER,
+        setting: if rule.allow { "devices.allow" } else { "devices.deny" },
+        value: rule.to_string(),
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn write_rule(controller: &DevicesController, rule: &Rule) -> cgroups_rs::error::Result<()> {

@@ -3,11 +3,13 @@
 use std::error::Error;
 use std::path::Path;
 
-use crate::cgroup::{Controller, Group, Layout, blkio};
+use crate::cgroup::{Controller, Group, Hierarchy, Layout, blkio};
 use crate::experiment::ExperimentError;
 use crate::lab::disk::{Disk, DiskError};
 use crate::scenario::BfqMode;
 use crate::scenario::blkio::BlockDevice;
+
+const NOT_MOUNTED: &str = "the blkio controller is not mounted here";
 
 /// The size of a disk that is made here.
 pub(in crate::experiment) const DISK_BYTES: u64 = 64 << 20;
@@ -36,7 +38,7 @@ const STRICT: &[(&str, &str)] = &[
 pub(in crate::experiment) fn disk(device: &BlockDevice, write: bool) -> Result<Disk, ExperimentError> {
     let layout = Layout::detect().map_err(ExperimentError::while_doing("looking for the block I/O controller"))?;
     if layout.place(Controller::Blkio).is_none() {
-        return Err(ExperimentError::Unsupported("the blkio controller is not mounted here".to_owned()));
+        return Err(ExperimentError::Unsupported(NOT_MOUNTED.to_owned()));
     }
     let disk = match device {
         BlockDevice::Loop => Disk::in_memory(DISK_BYTES),
@@ -51,8 +53,15 @@ pub(in crate::experiment) fn disk(device: &BlockDevice, write: bool) -> Result<D
     Ok(disk)
 }
 
+/// The version of control groups that limits block I/O here.
+pub(super) fn hierarchy() -> Result<Hierarchy, ExperimentError> {
+    let layout = Layout::detect().map_err(ExperimentError::while_doing("looking for the block I/O controller"))?;
+    let place = layout.place(Controller::Blkio);
+    place.map(|place| place.hierarchy).ok_or_else(|| ExperimentError::Unsupported(NOT_MOUNTED.to_owned()))
+}
+
 /// Sets BFQ up on a disk of ours.
-pub(super) fn use_bfq(disk: &mut Disk, mode: BfqMode) -> Result<(), ExperimentError> {
+pub(in crate::experiment) fn use_bfq(disk: &mut Disk, mode: BfqMode) -> Result<(), ExperimentError> {
     let settings = match mode {
         BfqMode::Strict => STRICT,
         BfqMode::Default => &[],

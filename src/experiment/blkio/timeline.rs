@@ -55,7 +55,8 @@ impl Timeline {
         self.before[usize::try_from(bin).unwrap_or(last).min(last)]
     }
 
-    fn between(&self, from: u64, bins: u64) -> u64 {
+    /// Requests in so many bins from one on.
+    pub(super) fn between(&self, from: u64, bins: u64) -> u64 {
         self.until(from + bins) - self.until(from)
     }
 

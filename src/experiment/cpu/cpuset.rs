@@ -7,12 +7,11 @@
 use std::sync::Arc;
 
 use super::crew::{Member, Programme, Reading, perform};
-use super::stage::Stage;
+use super::stage::{Scene, Stage};
 use super::{EnforcementObservation, failed, mixed_up, push};
 use crate::cgroup::cpuset::members;
 use crate::cgroup::{Controller, Limits};
-use crate::experiment::{ExperimentError, Observations, Stop};
-use crate::runtime::Runtime;
+use crate::experiment::{ExperimentError, Observations};
 use crate::workload::result::{Line, Window};
 use crate::workload::roam::Roam;
 
@@ -33,13 +32,8 @@ impl Placement<'_> {
         }
     }
 
-    pub(super) fn measure(
-        &self,
-        stage: &Stage,
-        runtime: &dyn Runtime,
-        into: &mut Observations,
-        stop: Stop<'_>,
-    ) -> Result<(), ExperimentError> {
+    pub(super) fn measure(&self, scene: Scene<'_>, into: &mut Observations) -> Result<(), ExperimentError> {
+        let stage = scene.stage;
         let (set, beyond) = split(self.cpus, &stage.cpus).map_err(failed("reading the set of CPUs"))?;
         let compose = |windows: &[Window]| -> Vec<Member> {
             let member = |window: &Window| Member {
@@ -50,9 +44,7 @@ impl Placement<'_> {
             };
             windows.iter().map(member).collect()
         };
-        let programme =
-            Programme { duration_ns: self.duration_ns, windows: 1, percent: 100, birthplace: None, idleness: false };
-        let seen = perform(runtime, programme, 1, &compose, stop)?;
+        let seen = perform(scene, Programme::of(self.duration_ns), 1, &compose)?;
         seen.push_harness(into);
         let (Some(window), Some((opened, closed)), [Line::Roam(result)]) =
             (seen.windows.first(), seen.readings.first(), seen.lines.as_slice())

@@ -15,6 +15,13 @@
 //! get the whole CPU. In the latter two the parts are of what the containers used and what the CPU stood idle, since
 //! unused CPU time is what must not be there. What the rest of the host took is in neither.
 //!
+//! # When the machine stands still
+//!
+//! One of the contenders runs at any time. Where none does for longer than [`STANDSTILL_NS`], a virtual machine was stopped
+//! as a whole, or something else had the CPU; whoever had his turn is charged for time in which he did no work. With
+//! 20 ms of that in 750 ms, one of three had 4 % too little work. Such a performance is repeated, up to [`REPEATS`]
+//! times; what the last one shows stands.
+//!
 //! # What the kernel's granularity allows
 //!
 //! A CPU is handed over at timer ticks, so a container runs for a tick at least (4 ms at 250 Hz), and in a window of T
@@ -25,21 +32,22 @@
 
 use std::sync::Arc;
 
-use nix::time::{ClockId, clock_getres};
-
-use super::crew::{Member, Programme, Reading, Seen, perform};
-use super::stage::Stage;
-use super::trace::{Course, instants, parts, usual_turn};
-use super::{EnforcementObservation, TOLERANCE_PCT, mixed_up, ns, push};
+use super::crew::{Member, Programme, Reading, Seen, burner, perform};
+use super::stage::Scene;
+use super::trace::{Course, instants, longest_common_gap_ns, parts, usual_turn};
+use super::{EnforcementObservation, TOLERANCE_PCT, mixed_up, push, tick_ns};
 use crate::cgroup::cpu::{shares as shares_of, weight};
-use crate::cgroup::{Controller, Group, Hierarchy, Limits};
-use crate::experiment::{ExperimentError, Observations, Stop};
-use crate::runtime::Runtime;
-use crate::workload::burn::{Burn, Phase, PhaseTrace, Spin};
+use crate::cgroup::{Group, Hierarchy};
+use crate::experiment::{ExperimentError, Observations};
+use crate::workload::burn::{Phase, PhaseTrace};
 use crate::workload::result::{Line, Window};
 
 /// A part of the CPU below which turns are so rare that the tolerance has to say so.
 const LIGHT: f64 = 0.05;
+/// More than any other task of the host runs at one go, and more than a turn.
+const STANDSTILL_NS: u64 = 5_000_000;
+/// How often a performance is repeated in which the machine stood still.
+const REPEATS: u32 = 3;
 /// The least shares there are.
 const LEAST: u64 = 2;
 
@@ -107,23 +115,9 @@ fn tolerance_pct(part: f64, duration_ns: u64, tick_ns: u64) -> f64 {
     (100.0 * tick_ns as f64 / (duration_ns as f64 * part)).max(TOLERANCE_PCT)
 }
 
-/// The length of a timer tick: the coarse clock advances by one.
-fn tick_ns() -> u64 {
-    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(10_000_000, |tick| ns(tick.into()))
-}
-
 impl Shares<'_> {
-    pub(super) fn prepare() -> Result<Stage, ExperimentError> {
-        Stage::new(&[Controller::Cpu, Controller::Cpuacct], 1)
-    }
-
-    pub(super) fn measure(
-        &self,
-        stage: &Stage,
-        runtime: &dyn Runtime,
-        into: &mut Observations,
-        stop: Stop<'_>,
-    ) -> Result<(), ExperimentError> {
+    pub(super) fn measure(&self, scene: Scene<'_>, into: &mut Observations) -> Result<(), ExperimentError> {
+        let stage = scene.stage;
         let contenders = contenders(self.shares, self.nested, stage.hierarchy);
         let outers: Vec<Arc<Group>> = if self.nested {
             self.shares.iter().map(|shares| stage.outer(*shares)).collect::<Result<_, _>>()?
@@ -137,25 +131,25 @@ impl Shares<'_> {
                     window: *window,
                     burn: spins(at, index, contenders.len()),
                 };
-                let phases = windows.iter().enumerate().map(phase).collect();
-                let burn = Burn { threads: 1, cpus: vec![cpu], spin: Spin::Free, phases };
+                let workload = burner(cpu, windows.iter().enumerate().map(phase).collect());
                 let outer = contender.outer.and_then(|outer| outers.get(outer));
-                Member {
-                    workload: burn.to_words(),
-                    limits: Limits { cpu_shares: Some(contender.shares), ..Limits::default() },
-                    parent: Arc::clone(outer.unwrap_or(&stage.stand)),
-                }
+                Member::with_shares(workload, contender.shares, outer.unwrap_or(&stage.stand))
             };
             contenders.iter().enumerate().map(member).collect()
         };
         let programme = Programme {
-            duration_ns: self.duration_ns,
             windows: if self.conservation { 3 } else { 1 },
-            percent: 100,
             birthplace: Some(cpu),
             idleness: self.conservation,
+            ..Programme::of(self.duration_ns)
         };
-        let seen = perform(runtime, programme, contenders.len(), &compose, stop)?;
+        let mut seen = perform(scene, programme, contenders.len(), &compose)?;
+        for _ in 0..REPEATS {
+            if !stood_still(&traces(&seen)?, seen.windows.len()) {
+                break;
+            }
+            seen = perform(scene, programme, contenders.len(), &compose)?;
+        }
         seen.push_harness(into);
         let traces = traces(&seen)?;
         for (at, (window, (opened, closed))) in seen.windows.iter().zip(&seen.readings).enumerate() {
@@ -180,6 +174,16 @@ fn trace(line: &Line, windows: usize) -> Result<&[PhaseTrace], ExperimentError> 
         },
         _ => Err(mixed_up()),
     }
+}
+
+/// Whether in one of the windows nobody ran who wanted to, for longer than [`STANDSTILL_NS`].
+fn stood_still(traces: &[&[PhaseTrace]], windows: usize) -> bool {
+    (0..windows).any(|at| {
+        let spinning = traces.iter().enumerate().filter(|(member, _)| spins(at, *member, traces.len()));
+        let courses: Vec<Course<'_>> =
+            spinning.filter_map(|(_, phases)| Some(Course(&phases.get(at)?.points))).collect();
+        longest_common_gap_ns(&courses) > STANDSTILL_NS
+    })
 }
 
 /// One window of a case.
@@ -225,16 +229,15 @@ impl Round<'_> {
         let used_ns: f64 =
             (courses.iter()).map(|course| course.between(self.window.start_ns, self.window.end_ns).cpu_ns).sum();
         let kept = used_ns / (used_ns + unused_ns);
-        let charged: Vec<Option<f64>> =
-            active.iter().map(|member| self.opened.charged_until(self.closed, *member)).collect();
-        let all_charged: Option<f64> = charged.iter().copied().sum();
         let asked: f64 = active.iter().map(|member| contenders[*member].part).sum();
         for (index, member) in active.iter().enumerate() {
             let contender = &contenders[*member];
             let requested = contender.part / asked;
-            let accounted = charged[index].zip(all_charged).map(|(own, all)| own / (all + unused_ns));
+            let achieved = kept * parts[index].cpu_ns;
+            let used = |from, to| courses[index].between(from, to).cpu_ns;
+            let accounted = self.opened.accounted(self.closed, self.window, *member, achieved, used);
             let label = self.label(contender);
-            self.push(into, format!("{}/{label}", self.name()), requested, kept * parts[index].cpu_ns, accounted);
+            self.push(into, format!("{}/{label}", self.name()), requested, achieved, accounted);
             if self.at == 0 {
                 self.push(into, format!("work/{label}"), requested, parts[index].work, None);
             }
@@ -270,7 +273,7 @@ impl Round<'_> {
         if self.at == 0 {
             return 0.0;
         }
-        let idle_ns = self.opened.idle_until(self.closed, self.cpu);
+        let idle_ns = self.opened.idle_until(self.closed, self.window, self.cpu);
         idle_ns.unwrap_or_else(|| self.window.elapsed_ns()) as f64
     }
 
@@ -334,10 +337,5 @@ mod tests {
         assert!((tolerance_pct(1.0 / 513.0, two_s, tick) - 102.6).abs() < 1e-9);
         assert!((tolerance_pct(1.0 / 513.0, 5 * two_s, tick) - 20.52).abs() < 1e-9);
         assert_eq!(tolerance_pct(0.04, 100 * two_s, tick), 2.0);
-    }
-
-    #[test]
-    fn the_tick_is_what_the_kernel_was_built_with() {
-        assert!([1_000_000, 3_333_333, 4_000_000, 10_000_000].iter().any(|known| tick_ns().abs_diff(*known) < 10_000));
     }
 }

@@ -9,7 +9,16 @@ use nix::unistd::Pid;
 use super::failed;
 use crate::cgroup::favour::{Favour, MOST_SHARES};
 use crate::cgroup::{Controller, Group, Hierarchy, Layout, Limits};
-use crate::experiment::ExperimentError;
+use crate::experiment::{ExperimentError, Stop};
+use crate::runtime::Runtime;
+
+/// What a case is measured with.
+#[derive(Clone, Copy)]
+pub(super) struct Scene<'a> {
+    pub stage: &'a Stage,
+    pub runtime: &'a dyn Runtime,
+    pub stop: Stop<'a>,
+}
 
 /// What all blocks of a case share.
 pub(super) struct Stage {

@@ -112,6 +112,36 @@ fn slope(x: &[f64], y: &[f64]) -> f64 {
     if xx == 0.0 { 0.0 } else { xy / xx }
 }
 
+/// The longest time in which none of them ran, in ns. Where threads share a CPU that they want all the time, it was
+/// somebody else's then, or stood still as a whole.
+pub(super) fn longest_common_gap_ns(threads: &[Course<'_>]) -> u64 {
+    let Some((first, others)) = threads.split_first() else { return 0 };
+    let mut common: Vec<Gap> = first.gaps().collect();
+    for other in others {
+        let gaps: Vec<Gap> = other.gaps().collect();
+        common = overlaps(&common, &gaps);
+    }
+    common.iter().map(|gap| gap.end_ns - gap.start_ns).max().unwrap_or(0)
+}
+
+/// Where gaps of both lists overlap; each list is in order.
+fn overlaps(a: &[Gap], b: &[Gap]) -> Vec<Gap> {
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    let mut both = Vec::new();
+    while let (Some(left), Some(right)) = (a.peek(), b.peek()) {
+        let (start_ns, end_ns) = (left.start_ns.max(right.start_ns), left.end_ns.min(right.end_ns));
+        if start_ns < end_ns {
+            both.push(Gap { start_ns, end_ns });
+        }
+        if left.end_ns < right.end_ns {
+            a.next();
+        } else {
+            b.next();
+        }
+    }
+    both
+}
+
 /// How long a contender runs once it has its turn: the median, in ns of CPU time.
 pub(super) fn usual_turn(contender: Course<'_>, others: &[Course<'_>]) -> Option<f64> {
     let turns = contender.turns(others);
@@ -215,6 +245,16 @@ mod tests {
         let whole = whole_periods(&[Course(&thread)], 10 * MS, window(0, 45));
         assert_eq!(whole, window(3, 43));
         assert_eq!(Course(&thread).between(whole.start_ns, whole.end_ns).cpu_ns, 16.0 * MS as f64);
+    }
+
+    #[test]
+    fn time_in_which_nobody_ran_is_found() {
+        let (a, b) = (course(&[(0, 4), (8, 12), (40, 44)]), course(&[(4, 8), (12, 15), (37, 40)]));
+        assert_eq!(longest_common_gap_ns(&[Course(&a), Course(&b)]), 22 * MS);
+        assert_eq!(longest_common_gap_ns(&[Course(&a)]), 28 * MS);
+        let (c, d) = (course(&[(0, 4), (8, 12)]), course(&[(4, 8), (12, 16)]));
+        assert_eq!(longest_common_gap_ns(&[Course(&c), Course(&d)]), 0);
+        assert_eq!(longest_common_gap_ns(&[]), 0);
     }
 
     #[test]

@@ -1,14 +1,10 @@
 //! Wake-up latency under contention: a container that sleeps and wakes beside others that spin on its CPU.
 
-use std::sync::Arc;
-
-use super::crew::{Member, Programme, perform};
-use super::stage::Stage;
+use super::crew::{Member, Programme, burner, perform};
+use super::stage::Scene;
 use super::{failed, metric_named, mixed_up, push};
-use crate::cgroup::{Controller, Limits};
-use crate::experiment::{ExperimentError, HistogramObservation, Observations, Stop};
-use crate::runtime::Runtime;
-use crate::workload::burn::{Burn, Phase, Spin};
+use crate::experiment::{ExperimentError, HistogramObservation, Observations};
+use crate::workload::burn::Phase;
 use crate::workload::doze::Doze;
 use crate::workload::result::{Line, Window};
 
@@ -23,40 +19,22 @@ pub(super) struct Wakeup<'a> {
 }
 
 impl Wakeup<'_> {
-    pub(super) fn prepare() -> Result<Stage, ExperimentError> {
-        Stage::new(&[Controller::Cpu, Controller::Cpuacct], 1)
-    }
-
-    pub(super) fn measure(
-        &self,
-        stage: &Stage,
-        runtime: &dyn Runtime,
-        into: &mut Observations,
-        stop: Stop<'_>,
-    ) -> Result<(), ExperimentError> {
-        let cpu = stage.meeting_cpu();
+    pub(super) fn measure(&self, scene: Scene<'_>, into: &mut Observations) -> Result<(), ExperimentError> {
+        let (stand, cpu) = (&scene.stage.stand, scene.stage.meeting_cpu());
         let compose = |windows: &[Window]| -> Vec<Member> {
             let Some(window) = windows.first().copied() else { return Vec::new() };
-            let member = |(index, shares): (usize, &u64)| Member {
-                workload: if index == 0 {
+            let member = |(index, shares): (usize, &u64)| {
+                let workload = if index == 0 {
                     Doze { window, every_ns: EVERY_NS, cpu: Some(cpu) }.to_words()
                 } else {
-                    let phases = vec![Phase { window, burn: true }];
-                    Burn { threads: 1, cpus: vec![cpu], spin: Spin::Free, phases }.to_words()
-                },
-                limits: Limits { cpu_shares: Some(*shares), ..Limits::default() },
-                parent: Arc::clone(&stage.stand),
+                    burner(cpu, vec![Phase { window, burn: true }])
+                };
+                Member::with_shares(workload, *shares, stand)
             };
             self.shares.iter().enumerate().map(member).collect()
         };
-        let programme = Programme {
-            duration_ns: self.duration_ns,
-            windows: 1,
-            percent: 100,
-            birthplace: Some(cpu),
-            idleness: false,
-        };
-        let seen = perform(runtime, programme, self.shares.len(), &compose, stop)?;
+        let programme = Programme { birthplace: Some(cpu), ..Programme::of(self.duration_ns) };
+        let seen = perform(scene, programme, self.shares.len(), &compose)?;
         seen.push_harness(into);
         let (Some(window), Some(Line::Doze(result))) = (seen.windows.first(), seen.lines.first()) else {
             return Err(mixed_up());

@@ -127,7 +127,7 @@ fn what_cannot_be_is_told_with_its_place() {
         t.toml:4:1: 50 requests in 1s are too few to see an error of 1 %
           4 | [[experiment]]
             | ^^^^^^^^^^^^^^
-            = at least 200: a longer duration, smaller blocks or a higher rate
+            = at least 400: a longer duration, smaller blocks or a higher rate
     "#]],
     );
 }

@@ -5,8 +5,11 @@ use std::path::Path;
 
 use isobench::cgroup::devices::{Kind, Rule};
 use isobench::cgroup::{Controller, Hierarchy, Limits};
+use isobench::container::Network;
+use isobench::sys::launch::ExitStatus;
 
 use super::{Held, Outcome, make};
+use crate::shell::{spec, start};
 
 /// The devices of the matrix: a permitted one, another, one that is not permitted by default, a block device.
 const DEVICES: [(&str, Kind, u32, u32); 4] =
@@ -110,6 +113,38 @@ pub fn device_rules_change_while_running() -> Outcome {
         }
     }
     held.end()
+}
+
+/// Making the container's own nodes does not need what its rules permit: 50 starts, none of which may make a node.
+pub fn nodes_come_before_the_rules() -> Outcome {
+    let forbidden = [3, 5, 7, 8, 9].map(|minor| rule(false, Kind::Char, Some(1), Some(minor), "m"));
+    let limits = Limits { devices: forbidden.to_vec(), ..Limits::default() };
+    for _ in 0..50 {
+        let script = "echo >/dev/null && head -c 1 /dev/zero >/dev/null && ! mknod /tmp/made c 1 3 2>/dev/null";
+        let mut spec = spec(script)?;
+        spec.limits = Some(limits.clone());
+        let outcome = start(&spec, &Network::None)?.finish()?;
+        assert_eq!(outcome.status, ExitStatus::Code(0), "{}", outcome.stderr);
+    }
+    Ok(())
+}
+
+/// What a v1 container with the default rules inherits, it cannot be given more of; one with a rule of its own can.
+pub fn device_rules_are_widened_or_the_reason_is_told() -> Outcome {
+    let kmsg = Limits { devices: vec![rule(true, Kind::Char, Some(1), Some(11), "r")], ..Limits::default() };
+    let group = make(true)?;
+    match group.place(Controller::Devices).ok_or("no devices")?.hierarchy {
+        Hierarchy::V2 => drop(group.apply(&kmsg)?),
+        Hierarchy::V1 => {
+            let error = group.apply(&kmsg).err().ok_or("it was widened")?.to_string();
+            assert!(error.starts_with("cgroup v1 cannot permit `c 1:11 r` in "), "{error}");
+            assert!(error.contains("has to be started with a device rule of its own"), "{error}");
+        }
+    }
+    let group = make(false)?;
+    group.confine_devices()?;
+    group.apply(&kmsg)?;
+    Ok(())
 }
 
 /// A program that the verifier refuses (it returns without an answer) comes back with the verifier's reason.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use isobench::cgroup::blkio::{Throttle, ThrottleKind};
-use isobench::cgroup::{CgroupError, Controller, Hierarchy, Limits};
+use isobench::cgroup::{CgroupError, Controller, Hierarchy, Limits, cpu};
 use isobench::container::Network;
 use isobench::units::Limit;
 
@@ -75,6 +75,8 @@ pub fn limits_change_while_running() -> Outcome {
             ],
         )?;
     }
+    group.apply(&Limits { cpu_quota: Some(cpu::Quota::UNLIMITED), ..Limits::default() })?;
+    check(group, &[(Controller::Cpu, ("cpu.cfs_quota_us", "-1"), ("cpu.max", "max 100000"))])?;
     check(group, &[(Controller::Blkio, ("blkio.throttle.write_bps_device", ""), ("io.max", ""))])?;
     group.apply(&Limits { memory: Some(Limit::Max), memory_and_swap: Some(Limit::Max), ..Limits::default() }).or_else(
         |error| if hierarchy(Controller::Memory) == Some(Hierarchy::V1) { Err(error) } else { Ok(Vec::new()) },
