@@ -50,6 +50,7 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
 
     let floor_listed = runtimes.contains(&RuntimeKind::Floor);
     let mut cases: Vec<Case> = Vec::new();
+    let mut clashing = Vec::new();
     let lengths = [runtimes.len(), networks.len(), concurrency.len(), per_block.len(), images.len()];
     for [r, w, c, n, i] in product(lengths) {
         let case = StartupCase {
@@ -69,8 +70,18 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
             format!("startup/{}/{}/c{}{suffix}{image}", case.runtime, case.network, case.concurrency)
         };
         let own = id(&case);
-        if cases.iter().any(|known| known.id == own) {
-            continue; // floor/none stands for several modes
+        if let Some(known) = cases.iter().find(|known| known.id == own) {
+            // floor/none stands for several modes; what stands for several images would be measured as one.
+            if let CaseKind::Startup(known) = &known.kind
+                && known.image != case.image
+                && !clashing.contains(&i)
+            {
+                clashing.push(i);
+                let message = format!("`{}` and `{}` give cases of one name", known.image, case.image);
+                let help = "give one of them a name that differs in more than `/` and `_`";
+                table.problem(images.span_at(i), message, help);
+            }
+            continue;
         }
         let target = match baseline {
             Some(Found { value: Baseline::Network(network), .. }) => {

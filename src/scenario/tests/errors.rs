@@ -395,3 +395,16 @@ fn missing_parts() {
     "#]],
     );
 }
+
+#[test]
+fn images_whose_cases_would_have_one_name() {
+    bad(
+        "[[experiment]]\nkind = \"startup\"\nnetwork = [\"none\", \"host\"]\nimage = [\"a/b\", \"a_b\"]\n",
+        expect![[r#"
+            t.toml:7:17: `a/b` and `a_b` give cases of one name
+              7 | image = ["a/b", "a_b"]
+                |                 ^^^^^
+                = give one of them a name that differs in more than `/` and `_`
+        "#]],
+    );
+}
