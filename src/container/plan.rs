@@ -224,7 +224,15 @@ fn overlay_options(spec: &ContainerSpec) -> Result<String, SpecError> {
     if let Some(bad) = layers.iter().find(|layer| layer.contains([':', ','])) {
         return Err(SpecError::LayerPath(bad.clone()));
     }
-    let options = format!("lowerdir={},upperdir={staging}upper,workdir={staging}work", layers.join(":"));
+    // Which attributes tell of hidden directories: a user namespace may not read the trusted ones. Redirects and copies
+    // of attributes alone, which make an upper layer that is none by itself, it cannot have; elsewhere the machine's
+    // settings may ask for them. (Every kernel with clone3 knows these words.)
+    let features = match spec.user_namespace {
+        Some(_) => "userxattr",
+        None => "redirect_dir=off,metacopy=off",
+    };
+    let layers_text = layers.join(":");
+    let options = format!("lowerdir={layers_text},upperdir={staging}upper,workdir={staging}work,{features}");
     // The kernel takes one page, and cuts off what is more without a word.
     const MOST: usize = 4095;
     if options.len() > MOST {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::change::Change;
+use super::changes::Upper;
 use super::digest::Digest;
 use super::error::ImageError;
 use super::pack::{self, Tree};
@@ -47,6 +48,7 @@ pub enum RootSource<'a> {
 /// # Errors
 /// When it cannot be read or is damaged; nothing is left then.
 pub fn import(store: &Store, source: RootSource<'_>, description: &Description) -> Result<Digest, ImageError> {
+    check_name(description)?;
     let share = store.share()?;
     let imported = import_layer(store, source).and_then(|(blob, diff)| {
         let config = ImageConfig::default();
@@ -65,15 +67,16 @@ pub fn import(store: &Store, source: RootSource<'_>, description: &Description) 
 ///
 /// # Errors
 /// When the base is not there or the directory cannot be read; nothing is left then.
-pub fn commit(
+pub fn commit<'a>(
     store: &Store,
     base: Option<&str>,
-    upper: &Path,
+    upper: impl Into<Upper<'a>>,
     config: ContainerConfig,
     description: &Description,
 ) -> Result<Digest, ImageError> {
+    check_name(description)?;
     let share = store.share()?;
-    let committed = commit_shared(store, base, upper, config, description);
+    let committed = commit_shared(store, base, upper.into(), config, description);
     drop(share);
     if committed.is_err() {
         store.tidy()?;
@@ -81,10 +84,15 @@ pub fn commit(
     committed
 }
 
+/// Before the work: whether the new image can be called so.
+fn check_name(description: &Description) -> Result<(), ImageError> {
+    description.name.as_ref().map_or(Ok(()), |name| name.as_name().map(drop).map_err(ImageError::from))
+}
+
 fn commit_shared(
     store: &Store,
     base: Option<&str>,
-    upper: &Path,
+    upper: Upper<'_>,
     container: ContainerConfig,
     description: &Description,
 ) -> Result<Digest, ImageError> {
@@ -97,7 +105,7 @@ fn commit_shared(
     };
     config.config = container;
     let mut blob = store.begin_blob()?;
-    pack::pack(upper, Tree::Changes, &mut blob)?;
+    pack::pack(upper.path, upper.tree, &mut blob)?;
     let blob = blob.finish()?;
     finish(store, config, layers, blob, blob.0, description)
 }
@@ -149,14 +157,15 @@ fn finish(
     let now = jiff::Timestamp::now().to_string();
     layers.push(store.layer_descriptor(blob, size)?);
     config.rootfs.kind = LayerDigests::KIND.to_owned();
-    config.rootfs.diff_ids.push(diff);
-    config.created = Some(now.clone());
     config.author = description.author.clone().or(config.author);
     if config.architecture.is_empty() {
         config.architecture = description.platform.architecture.clone();
         config.os = description.platform.os.clone();
         config.variant = description.platform.variant.clone();
     }
+    complete_history(&mut config);
+    config.rootfs.diff_ids.push(diff);
+    config.created = Some(now.clone());
     config.history.push(HistoryEntry {
         created: Some(now),
         created_by: description.created_by.clone(),
@@ -164,11 +173,38 @@ fn finish(
         comment: description.comment.clone(),
         empty_layer: false,
     });
-    description.changes.iter().for_each(|change| change.apply(&mut config.config));
+    Change::apply_all(&description.changes, &mut config.config);
     let text = serde_json::to_vec(&config).map_err(ImageError::json("a configuration"))?;
     let id = store.put_document(media::OCI_CONFIG, &text)?;
     let manifest = Manifest::oci(id.clone(), layers);
     let text = serde_json::to_vec(&manifest).map_err(ImageError::json("a manifest"))?;
     let descriptor = store.put_document(media::OCI_MANIFEST, &text)?;
     store.add(&descriptor, description.name.as_slice(), None)
+}
+
+/// An entry for each layer that the history does not tell of: entries are told layers by their number.
+fn complete_history(config: &mut ImageConfig) {
+    let told = config.history.iter().filter(|entry| !entry.empty_layer).count();
+    for _ in told..config.rootfs.diff_ids.len() {
+        config.history.push(HistoryEntry { created: config.created.clone(), ..HistoryEntry::default() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_that_was_left_out_is_completed() {
+        let digest = Digest::of(b"");
+        let rootfs = LayerDigests { diff_ids: vec![digest; 3], ..LayerDigests::default() };
+        let empty = HistoryEntry { empty_layer: true, ..HistoryEntry::default() };
+        let history = vec![HistoryEntry::default(), empty];
+        let mut config = ImageConfig { rootfs, history, created: Some("then".to_owned()), ..ImageConfig::default() };
+        complete_history(&mut config);
+        assert_eq!(config.history.len(), 4, "three layers and one step without");
+        assert_eq!(config.history[3].created.as_deref(), Some("then"));
+        complete_history(&mut config);
+        assert_eq!(config.history.len(), 4);
+    }
 }

@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::dir::Dir;
-use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
 
@@ -28,6 +27,21 @@ pub enum Tree {
     Whole,
     /// The upper directory of an overlay: what a container changed.
     Changes,
+    /// The same of a container in a user namespace, whose overlay keeps its notes in other attributes.
+    UserChanges,
+}
+
+impl Tree {
+    /// The attribute that tells of an opaque directory. The other one may be there too, copied up from a layer with the
+    /// directory that it is of, and says nothing then.
+    pub(super) fn opaque_attribute(self) -> Option<&'static str> {
+        let [trusted, user] = whiteout::OPAQUE_ATTRIBUTES;
+        match self {
+            Self::Whole => None,
+            Self::Changes => Some(trusted),
+            Self::UserChanges => Some(user),
+        }
+    }
 }
 
 /// Packs a directory.
@@ -68,7 +82,9 @@ impl Packer<'_> {
             }
         }
         names.sort();
-        if self.tree == Tree::Changes && is_opaque(fd.as_fd())? {
+        if let Some(attribute) = self.tree.opaque_attribute()
+            && is_opaque(fd.as_fd(), attribute)?
+        {
             self.whiteout(&under(path, whiteout::OPAQUE))?;
         }
         names.iter().try_for_each(|name| self.entry(fd.as_fd(), name, &under(path, name.to_bytes())))
@@ -77,10 +93,14 @@ impl Packer<'_> {
     fn entry(&mut self, here: BorrowedFd<'_>, name: &CString, path: &[u8]) -> io::Result<()> {
         let stat = fstatat(here, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
-        if self.tree == Tree::Changes && whiteout::is(&stat) {
+        if self.tree != Tree::Whole && whiteout::is(&stat) {
             let hidden = [whiteout::PREFIX, name.to_bytes()].concat();
             let directory = path.len() - name.to_bytes().len();
             return self.whiteout(&[&path[..directory], &hidden].concat());
+        }
+        if name.to_bytes().starts_with(whiteout::PREFIX) {
+            let shown = String::from_utf8_lossy(path).into_owned();
+            return Err(io::Error::other(format!("`{shown}` has a name that says in a layer what it hides")));
         }
         let open = |flags| openat(here, name.as_c_str(), flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
         if kind == SFlag::S_IFDIR {
@@ -256,6 +276,18 @@ fn read_attributes(path: &str) -> io::Result<Vec<Attribute>> {
     collect(list, |attribute, buffer| rustix::fs::getxattr(path, attribute, buffer))
 }
 
+/// Some overlays write no content or place of a file that they changed, but attributes that lead to a lower layer. Its
+/// archive would be of something else. Ours are mounted without that.
+fn refuse_borrowed(attribute: &[u8]) -> io::Result<()> {
+    if [&b"trusted.overlay.redirect"[..], b"trusted.overlay.metacopy"].contains(&attribute) {
+        let name = String::from_utf8_lossy(attribute);
+        return Err(io::Error::other(format!(
+            "a file has the attribute {name}: its content is not all in this directory"
+        )));
+    }
+    Ok(())
+}
+
 /// The kernel's limits on the names of a file's attributes together and on a value, in bytes.
 const MOST_ATTRIBUTES: usize = 64 << 10;
 
@@ -277,6 +309,7 @@ fn collect(
     let mut found = Vec::new();
     let mut value = vec![0; MOST_ATTRIBUTES];
     for name in names[..count].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        refuse_borrowed(name)?;
         if [&b"trusted.overlay."[..], b"user.overlay.", b"security.selinux"].iter().any(|own| name.starts_with(own)) {
             continue;
         }
@@ -290,11 +323,33 @@ fn collect(
     Ok(found)
 }
 
-fn is_opaque(directory: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut value = [0; 1];
-    match rustix::fs::fgetxattr(directory, whiteout::OPAQUE_ATTRIBUTE, &mut value[..]) {
-        Ok(length) => Ok(value[..length] == *b"y"),
-        Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(false),
-        Err(error) => Err(Errno::from_raw(error.raw_os_error()).into()),
+fn is_opaque(directory: BorrowedFd<'_>, attribute: &str) -> io::Result<bool> {
+    whiteout::is_opaque(&[attribute], |attribute, value| rustix::fs::fgetxattr(directory, attribute, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_would_become_a_whiteout_is_refused() {
+        for name in [".wh.a", ".wh..wh..opq"] {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join(name), "").unwrap();
+            for tree in [Tree::Whole, Tree::Changes, Tree::UserChanges] {
+                let error = pack(directory.path(), tree, &mut Vec::new()).unwrap_err();
+                assert!(error.source.to_string().contains(name), "{error}: {}", error.source);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_all_in_the_directory_is_refused() {
+        for attribute in ["trusted.overlay.redirect", "trusted.overlay.metacopy"] {
+            assert!(refuse_borrowed(attribute.as_bytes()).is_err(), "{attribute}");
+        }
+        for attribute in ["trusted.overlay.opaque", "trusted.overlay.origin", "user.overlay.redirect", "user.x"] {
+            assert!(refuse_borrowed(attribute.as_bytes()).is_ok(), "{attribute}");
+        }
     }
 }

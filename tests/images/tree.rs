@@ -63,7 +63,9 @@ fn attributes(path: &Path) -> Outcome<String> {
     let mut names = vec![0; 64 << 10];
     let count = rustix::fs::llistxattr(path, &mut names)?;
     let mut text = String::new();
-    for name in names[..count].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    // The mark that overlays of user namespaces go by shows in all others.
+    let is_mark = |name: &[u8]| name.is_empty() || name == b"user.overlay.opaque";
+    for name in names[..count].split(|byte| *byte == 0).filter(|name| !is_mark(name)) {
         let mut value = vec![0; 64 << 10];
         let length = rustix::fs::lgetxattr(path, std::ffi::OsStr::from_bytes(name), &mut value)?;
         text.push_str(&format!(" {}={:?}", String::from_utf8_lossy(name), &value[..length]));

@@ -14,8 +14,9 @@ pub const PREFIX: &[u8] = b".wh.";
 /// The name of the file that hides all that lies below its directory.
 pub const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// The attribute by which overlayfs knows a directory that hides all that lies below it.
-pub const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+/// The attributes by which overlayfs knows a directory that hides all that lies below it: the one that only root of the
+/// host can set and see, and the one that a mount in a user namespace goes by.
+pub const OPAQUE_ATTRIBUTES: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 
 /// What the name of an entry hides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,15 @@ pub(super) fn of(name: &[u8]) -> Option<Result<Whiteout<'_>, &'static str>> {
     Some(Ok(Whiteout::Of(hidden)))
 }
 
+/// Whether an entry lies in a directory of aufs's own; or why it cannot lie where it does.
+pub(super) fn within(parents: &[&[u8]]) -> Result<bool, &'static str> {
+    match parents.iter().find_map(|name| of(name)) {
+        None => Ok(false),
+        Some(Ok(Whiteout::Housekeeping)) => Ok(true),
+        Some(_) => Err("it lies in a whiteout, which is no directory"),
+    }
+}
+
 /// Makes a whiteout in a directory.
 pub(super) fn make(directory: BorrowedFd<'_>, whiteout: &Whiteout<'_>) -> io::Result<()> {
     let name = match whiteout {
@@ -66,7 +76,27 @@ pub(super) fn make(directory: BorrowedFd<'_>, whiteout: &Whiteout<'_>) -> io::Re
 
 /// Makes a directory hide all that lies below it.
 pub(super) fn set_opaque(directory: &impl AsFd) -> io::Result<()> {
-    Ok(rustix::fs::fsetxattr(directory, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty())?)
+    let [trusted, user] = OPAQUE_ATTRIBUTES;
+    rustix::fs::fsetxattr(directory, trusted, b"y", XattrFlags::empty())?;
+    match rustix::fs::fsetxattr(directory, user, b"y", XattrFlags::empty()) {
+        // A file system without attributes of users has no use for it: a user namespace cannot read it there.
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Whether a directory hides all that lies below it, by one of some attributes as `get` reads them.
+pub fn is_opaque(attributes: &[&str], get: impl Fn(&str, &mut [u8]) -> rustix::io::Result<usize>) -> io::Result<bool> {
+    for attribute in attributes {
+        let mut value = [0; 1];
+        match get(attribute, &mut value) {
+            Ok(length) if value[..length] == *b"y" => return Ok(true),
+            // A longer value is none that overlayfs wrote.
+            Ok(_) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::RANGE) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
 }
 
 /// Whether this is overlayfs's whiteout: a character device 0:0.
@@ -80,11 +110,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn either_attribute_makes_a_directory_opaque() {
+        use rustix::io::Errno;
+        let with = |has: &'static str, value: &'static [u8]| {
+            is_opaque(&OPAQUE_ATTRIBUTES, move |attribute, buffer| match attribute == has {
+                true if value.len() > buffer.len() => Err(Errno::RANGE),
+                true => {
+                    buffer[..value.len()].copy_from_slice(value);
+                    Ok(value.len())
+                }
+                false => Err(Errno::NODATA),
+            })
+        };
+        for attribute in OPAQUE_ATTRIBUTES {
+            assert!(with(attribute, b"y").unwrap(), "{attribute}");
+            for other in [&b"n"[..], b"", b"yes"] {
+                assert!(!with(attribute, other).unwrap(), "{attribute} {other:?}");
+            }
+        }
+        assert!(is_opaque(&OPAQUE_ATTRIBUTES, |_, _| Err(Errno::IO)).is_err());
+    }
+
+    #[test]
     fn names_and_what_they_hide() {
         assert_eq!(of(b"wh.a"), None);
         assert_eq!(of(b".wh.a"), Some(Ok(Whiteout::Of(b"a"))));
         assert_eq!(of(b".wh..wh..opq"), Some(Ok(Whiteout::Opaque)));
         assert_eq!(of(b".wh..wh.plnk"), Some(Ok(Whiteout::Housekeeping)));
+        assert_eq!(within(&[b"a", b"wh."]), Ok(false));
+        assert_eq!(within(&[b"a", b".wh..wh.plnk"]), Ok(true));
+        for name in [&b".wh.a"[..], b".wh..wh..opq", b".wh."] {
+            assert!(within(&[name]).is_err(), "{}", String::from_utf8_lossy(name));
+        }
         for name in [&b".wh."[..], b".wh..", b".wh..."] {
             assert!(matches!(of(name), Some(Err(_))), "{}", String::from_utf8_lossy(name));
         }
