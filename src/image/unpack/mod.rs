@@ -22,21 +22,33 @@ use tree::Tree;
 /// What an archive may be at most. What goes beyond is an error, so that a small download cannot fill a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the uncompressed archive, and bytes of all its files with their holes.
+    /// Bytes of a layer's uncompressed archive, bytes of all its files with their holes, and bytes of a layer as it comes.
     pub bytes: u64,
-    /// Entries.
+    /// Bytes of all layers of an image together, and of an archive of images.
+    pub image: u64,
+    /// Layers of an image: what the options of one overlay mount can name.
+    pub layers: usize,
+    /// Entries, and directories that are made because an entry lies in them.
     pub entries: u64,
     /// Bytes of a path.
     pub path: usize,
     /// Directories within each other. Each level costs a descriptor while it is worked in.
     pub depth: usize,
-    /// Bytes of the extended headers of one entry.
+    /// Bytes of the extended headers of one entry, and of those that hold for all entries to come, over the archive.
     pub header: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 4_000_000, path: 4095, depth: 256, header: 1 << 20 }
+        Self {
+            bytes: 64 << 30,
+            image: 256 << 30,
+            layers: 127,
+            entries: 4_000_000,
+            path: 4095,
+            depth: 256,
+            header: 1 << 20,
+        }
     }
 }
 
@@ -141,6 +153,15 @@ pub fn unpack<R: Read + Send>(archive: R, directory: &File, options: &Options) -
     Ok(Unpacked { digests, bytes, entries })
 }
 
+/// A name of an archive for a message: what would steer a terminal is written out.
+fn shown(name: &[u8]) -> String {
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(name).chars() {
+        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+    }
+    text
+}
+
 /// Makes every entry; the number of bytes and of entries.
 fn apply<R: BufRead>(plain: &mut R, directory: &File, options: &Options) -> Result<(u64, u64), UnpackError> {
     let mut archive = TarReader::new(plain, options.limits, options.end_marker);
@@ -148,9 +169,6 @@ fn apply<R: BufRead>(plain: &mut R, directory: &File, options: &Options) -> Resu
     let mut entries = 0;
     while let Some(entry) = archive.next_entry()? {
         entries += 1;
-        if entries > options.limits.entries {
-            return Err(UnpackError::Limit { what: "entries", limit: options.limits.entries });
-        }
         tree.make(&entry, &mut archive)?;
     }
     tree.finish()?;

@@ -13,6 +13,9 @@ const CHUNK: usize = 256 << 10;
 /// How many chunks can be on their way.
 const CHUNKS: usize = 8;
 
+/// The largest window of zstd that is taken, 2^27 bytes: what its strongest level uses, and its tools take unasked.
+const ZSTD_WINDOW_LOG: u32 = 27;
+
 /// How an archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -115,7 +118,7 @@ fn produce<R: Read>(
             let mut decoder = flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(CHUNK, &mut hashed));
             transfer(&mut decoder, compression, limit, sender, returned)?
         }
-        _ => match zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(CHUNK, &mut hashed)) {
+        _ => match zstd_decoder(BufReader::with_capacity(CHUNK, &mut hashed)) {
             Ok(mut decoder) => transfer(&mut decoder, compression, limit, sender, returned)?,
             Err(error) => {
                 let _ = sender.send(Err(UnpackError::Read(error)));
@@ -131,6 +134,13 @@ fn produce<R: Read>(
             None
         }
     }
+}
+
+/// A decoder that takes no more memory than that of its largest window.
+fn zstd_decoder<R: BufRead>(reader: R) -> io::Result<zstd::stream::read::Decoder<'static, R>> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+    Ok(decoder)
 }
 
 /// Hands a reader's bytes over; their digest and number.

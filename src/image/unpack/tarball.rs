@@ -5,12 +5,12 @@ use std::io::{self, BufRead};
 
 use tar::{EntryType, Header};
 
-use super::{Limits, UnpackError};
+use super::{Limits, UnpackError, shown};
 
 mod pax;
 mod sparse;
 
-use pax::Pax;
+use pax::{Pax, Scope};
 use sparse::Piece;
 
 /// The unit of an archive, in bytes.
@@ -72,15 +72,17 @@ pub struct TarReader<'a, R> {
     left: u64,
     /// Bytes after them up to the next block.
     padding: u64,
-    /// What holds for all entries to come.
+    /// What holds for all entries to come, and how many bytes more may say so.
     globals: Pax,
+    globals_left: u64,
     name: Option<String>,
 }
 
 impl<'a, R: BufRead> TarReader<'a, R> {
     /// At the beginning of an archive.
     pub fn new(input: &'a mut R, limits: Limits, end_marker: bool) -> Self {
-        Self { input, limits, end_marker, left: 0, padding: 0, globals: Pax::default(), name: None }
+        let (globals, globals_left) = (Pax::default(), limits.header);
+        Self { input, limits, end_marker, left: 0, padding: 0, globals, globals_left, name: None }
     }
 
     /// The next entry; what is left of the one before is passed over. `None` at the end.
@@ -98,15 +100,18 @@ impl<'a, R: BufRead> TarReader<'a, R> {
                 let dangling = long_name.is_some() || long_target.is_some() || !pax.is_empty();
                 return if dangling { Err(UnpackError::CutShort(None)) } else { Ok(None) };
             };
-            let size = number(&header.as_old().size)?;
+            let size = length(number(&header.as_old().size)?)?;
             let kind = header.entry_type();
             match kind {
                 EntryType::GNULongName => long_name = Some(self.text(size, &mut budget)?),
                 EntryType::GNULongLink => long_target = Some(self.text(size, &mut budget)?),
-                EntryType::XHeader => pax.add(&self.small(size, &mut budget)?)?,
+                EntryType::XHeader => pax.add(&self.small(size, &mut budget)?, Scope::Entry)?,
                 EntryType::XGlobalHeader => {
-                    let record = self.small(size, &mut budget)?;
-                    self.globals.add(&record)?;
+                    // They are kept, so all of them together have the budget of one entry's.
+                    let mut left = self.globals_left;
+                    let records = self.small(size, &mut left)?;
+                    self.globals_left = left;
+                    self.globals.add(&records, Scope::Archive)?;
                 }
                 _ => {
                     let pax = self.globals.overlaid(pax);
@@ -127,11 +132,18 @@ impl<'a, R: BufRead> TarReader<'a, R> {
         let name = pax.path.take().or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
         let target = (pax.linkpath.take().or(long_target))
             .unwrap_or_else(|| header.link_name_bytes().map_or_else(Vec::new, |target| target.into_owned()));
-        self.name = Some(String::from_utf8_lossy(&name).into_owned());
+        let name = pax.sparse.name.take().unwrap_or(name);
+        for path in [&name, &target] {
+            if path.len() > self.limits.path {
+                let name = shown(&path[..256.min(path.len())]);
+                return Err(UnpackError::Name { name, why: "its path is longer than is allowed" });
+            }
+        }
+        self.name = Some(shown(&name));
         let kind = self.kind(header, &name)?;
         let stored = match pax.size {
-            Some(size) => size,
-            None => number(&header.as_old().size)?,
+            Some(size) => length(size)?,
+            None => length(number(&header.as_old().size)?)?,
         };
         // Links and the like have no data, whatever their header says.
         let stored = if matches!(kind, Kind::File) { stored } else { 0 };
@@ -146,9 +158,8 @@ impl<'a, R: BufRead> TarReader<'a, R> {
             (pieces, size) = (Some(map), real);
         }
         if let Some(pieces) = &pieces {
-            sparse::check(pieces, size, self.left)?;
+            sparse::check(pieces, length(size)?, self.left)?;
         }
-        let name = pax.sparse.name.take().unwrap_or(name);
         let (mtime, mtime_ns) = match pax.mtime {
             Some(mtime) => mtime,
             None => (number(&header.as_old().mtime)?.cast_signed(), 0),
@@ -167,7 +178,7 @@ impl<'a, R: BufRead> TarReader<'a, R> {
             mtime,
             mtime_ns,
             size,
-            xattrs: pax.xattrs,
+            xattrs: pax.xattrs.into_iter().collect(),
             pieces,
         })
     }
@@ -196,7 +207,7 @@ impl<'a, R: BufRead> TarReader<'a, R> {
             EntryType::Block => device().map(|(major, minor)| Kind::Block(major, minor))?,
             EntryType::Fifo => Kind::Fifo,
             other => {
-                let name = String::from_utf8_lossy(name).into_owned();
+                let name = shown(name);
                 return Err(UnpackError::Kind { name, kind: char::from(other.as_byte()) });
             }
         })
@@ -281,9 +292,7 @@ impl<'a, R: BufRead> TarReader<'a, R> {
     /// Reads the data of an extended header.
     fn small(&mut self, size: u64, budget: &mut u64) -> Result<Vec<u8>, UnpackError> {
         let limit = self.limits.header;
-        *budget = budget
-            .checked_sub(size)
-            .ok_or(UnpackError::Limit { what: "bytes of extended headers of an entry", limit })?;
+        *budget = budget.checked_sub(size).ok_or(UnpackError::Limit { what: "bytes of extended headers", limit })?;
         self.left = size;
         self.padding = size.next_multiple_of(BLOCK) - size;
         let mut bytes = Vec::new();
@@ -349,6 +358,14 @@ fn number(field: &[u8]) -> Result<u64, UnpackError> {
             _ => None,
         })
         .ok_or_else(wrong)
+}
+
+/// A length that a file can have: not negative, and no more than the kernel counts in 63 bits.
+fn length(number: u64) -> Result<u64, UnpackError> {
+    if i64::try_from(number).is_err() {
+        return Err(UnpackError::Damaged("a length is negative or larger than any file".to_owned()));
+    }
+    Ok(number)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]

@@ -46,6 +46,10 @@ impl Made {
         self.entry(tar::EntryType::Link, name.as_bytes(), target.as_bytes(), b"")
     }
 
+    fn globals(self, records: &[u8]) -> Self {
+        self.entry(tar::EntryType::XGlobalHeader, b"pax", b"", records)
+    }
+
     fn pax(self, records: &[u8]) -> Self {
         self.entry(tar::EntryType::XHeader, b"pax", b"", records)
     }
@@ -185,6 +189,20 @@ fn dev_as_a_symbolic_link_is_followed_inside_only() {
 }
 
 #[test]
+fn what_aufs_kept_for_itself_is_left_out() {
+    let place = Place::new();
+    let archive = Made::default()
+        .directory(".wh..wh.plnk/")
+        .file(".wh..wh.plnk/1.2", "left out")
+        .file("a/.wh..wh.orph/deep/f", "left out")
+        .file("f", "kept")
+        .end();
+    place.unpack(&archive).unwrap();
+    let names: Vec<_> = std::fs::read_dir(&place.root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!((names, place.read("f").as_str()), (vec!["f".into()], "kept"));
+}
+
+#[test]
 fn the_last_of_duplicate_entries_holds() {
     let place = Place::new();
     let archive = Made::default()
@@ -216,9 +234,14 @@ fn a_directory_is_taken_away_under_the_feet_of_an_alias() {
 
 #[test]
 fn a_device_takes_root() {
-    let archive = Made::default().entry(tar::EntryType::Char, b"null", b"", b"").end();
-    if !nix::unistd::geteuid().is_root() {
-        assert!(error(&archive).starts_with("cannot make the device"));
+    let place = Place::new();
+    let outcome = place.unpack(&Made::default().entry(tar::EntryType::Char, b"null", b"", b"").end());
+    if nix::unistd::geteuid().is_root() {
+        use std::os::unix::fs::FileTypeExt;
+        let metadata = place.root.join("null").symlink_metadata().unwrap();
+        assert!(outcome.is_ok() && metadata.file_type().is_char_device(), "{outcome:?}");
+    } else {
+        assert!(outcome.unwrap_err().to_string().starts_with("cannot make the device"));
     }
 }
 
@@ -257,6 +280,19 @@ fn compressed_archives() {
 }
 
 #[test]
+fn a_window_that_takes_too_much_memory_is_refused() {
+    let packed = |log: u32| {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(log).unwrap();
+        encoder.write_all(&Made::default().file("f", "x").end()).unwrap();
+        encoder.finish().unwrap()
+    };
+    Place::new().unpack(&packed(27)).unwrap();
+    let outcome = Place::new().unpack(&packed(28));
+    assert!(matches!(outcome, Err(UnpackError::Compression(..))), "{outcome:?}");
+}
+
+#[test]
 fn bombs_stop_at_the_limits() {
     let zeros = vec![0; 1 << 20];
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -269,6 +305,10 @@ fn bombs_stop_at_the_limits() {
     let many = Made::default().file("a", "").file("b", "").file("c", "").end();
     let outcome = Place::new().unpack_with(&many, |options| options.limits.entries = 2);
     assert!(matches!(outcome, Err(UnpackError::Limit { what: "entries", limit: 2 })));
+    let implied = Made::default().file("a/f", "").file("b/f", "").end();
+    let outcome = Place::new().unpack_with(&implied, |options| options.limits.entries = 3);
+    assert!(matches!(outcome, Err(UnpackError::Limit { what: "entries", limit: 3 })), "directories that are implied");
+    Place::new().unpack_with(&implied, |options| options.limits.entries = 4).unwrap();
     let deep = Made::default().file("a/b/c/d", "").end();
     let outcome = Place::new().unpack_with(&deep, |options| options.limits.depth = 3);
     assert!(matches!(outcome, Err(UnpackError::Limit { .. })));
@@ -276,6 +316,12 @@ fn bombs_stop_at_the_limits() {
         options.limits.header = 4000;
     });
     assert!(matches!(outcome, Err(UnpackError::Limit { .. })), "{outcome:?}");
+    // What holds for all entries is kept, however many headers bring it.
+    let record = b"25 SCHILY.xattr.user.x=a\n";
+    let globals = (0..5).fold(Made::default(), |made, _| made.globals(record)).file("f", "").end();
+    let limited = |header| Place::new().unpack_with(&globals, |options| options.limits.header = header);
+    assert!(matches!(limited(124), Err(UnpackError::Limit { what: "bytes of extended headers", .. })));
+    limited(125).unwrap();
     // A hole of 2^60 bytes in a kilobyte of archive.
     let hole = format!("22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n{} GNU.sparse.realsize={}\n", 43, 1_u64 << 60);
     let map = format!("{:\0<512}", "0\n");
@@ -294,10 +340,45 @@ fn names_that_cannot_be() {
     }
     let root = error(&Made::default().file("./", "").symlink(".", "/").end());
     assert!(root.contains("stands for the root"), "{root}");
-    for name in [".wh.", ".wh..", "a/.wh..."] {
+    for name in [".wh.", ".wh..", "a/.wh...", ".wh.a/b", "a/.wh..wh..opq/b"] {
         let text = error(&Made::default().file(name, "").end());
         assert!(text.contains("whiteout"), "{text}");
     }
+    let text = error(&Made::default().file("../\x1b[2J\n", "").end());
+    assert!(text.contains("`../\\u{1b}[2J\\n`"), "{text}");
+}
+
+#[test]
+fn names_that_are_only_kept_have_limits_too() {
+    // As an archive of images is read, where nothing is made of the names.
+    let long = "x".repeat(5000);
+    for record in ["path", "linkpath", "GNU.sparse.name"] {
+        let records = format!("{} {record}={long}\n", 5000 + record.len() + 7);
+        let archive = Made::default().pax(records.as_bytes()).symlink("l", "t").end();
+        let mut input = archive.as_slice();
+        let entry = TarReader::new(&mut input, Limits::default(), true).next_entry();
+        assert!(
+            matches!(entry, Err(UnpackError::Name { why, .. }) if why.contains("longer than is allowed")),
+            "{record}"
+        );
+    }
+}
+
+#[test]
+fn lengths_that_no_file_has() {
+    let mut huge = Made::default().file("f", "").end();
+    // GNU's binary form of -1, then of 2^63.
+    for field in [[0xff; 12], [0x80, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0]] {
+        huge[124..136].copy_from_slice(&field);
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes().copy_from_slice(&huge[..512]);
+        header.set_cksum();
+        huge[..512].copy_from_slice(header.as_bytes());
+        assert!(matches!(Place::new().unpack(&huge), Err(UnpackError::Damaged(_))));
+    }
+    let records = format!("29 size={}\n", u64::MAX);
+    let text = error(&Made::default().pax(records.as_bytes()).file("f", "").end());
+    assert!(text.contains("larger than any file"), "{text}");
 }
 
 #[test]

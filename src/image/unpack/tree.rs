@@ -46,6 +46,8 @@ pub(super) struct Tree<'a> {
     options: &'a Options,
     /// From the root down; never empty.
     levels: Vec<Level>,
+    /// What was made, of entries and of directories that they lie in.
+    made: u64,
     /// Bytes of the files made, without and with holes.
     written: u64,
     logical: u64,
@@ -70,7 +72,14 @@ impl<'a> Tree<'a> {
         let fd = root.try_clone().map_err(|source| failed("open", b"/", source))?.into();
         let mtime = modified(&fstat(&fd).map_err(|errno| failed("look at", b"/", errno))?);
         let root = Level { name: Vec::new(), fd, mode: None, mtime };
-        Ok(Self { options, levels: vec![root], written: 0, logical: 0 })
+        Ok(Self { options, levels: vec![root], made: 0, written: 0, logical: 0 })
+    }
+
+    /// One more is made: each takes an inode, whether the archive has an entry for it or not.
+    fn count(&mut self) -> Result<(), UnpackError> {
+        self.made += 1;
+        let limit = self.options.limits.entries;
+        if self.made > limit { Err(UnpackError::Limit { what: "entries", limit }) } else { Ok(()) }
     }
 
     /// Bytes of the files made, without holes.
@@ -89,13 +98,18 @@ impl<'a> Tree<'a> {
         entry: &Entry,
         archive: &mut TarReader<'_, R>,
     ) -> Result<(), UnpackError> {
+        self.count()?;
         let split = path::split(&entry.name, &self.options.limits)?;
         let Some((name, parents)) = split.split_last() else {
             return self.make_root(entry);
         };
+        let wrong_name = |why| UnpackError::Name { name: display(&entry.name), why };
+        if self.options.whiteouts && whiteout::within(parents).map_err(wrong_name)? {
+            return Ok(());
+        }
         let whiteout = if self.options.whiteouts { whiteout::of(name) } else { None };
         if let Some(Err(why)) = whiteout {
-            return Err(UnpackError::Name { name: display(&entry.name), why });
+            return Err(wrong_name(why));
         }
         self.enter(parents, entry)?;
         if let Some(Ok(whiteout)) = whiteout {
@@ -161,7 +175,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Opens the last component of a path whose others are entered.
-    fn open(&self, path: Split<'_>, entry: &Entry) -> Result<(OwnedFd, Option<u32>, TimeSpec), UnpackError> {
+    fn open(&mut self, path: Split<'_>, entry: &Entry) -> Result<(OwnedFd, Option<u32>, TimeSpec), UnpackError> {
         let name = path[path.len() - 1];
         let whole = path.join(&b'/');
         let wrong = |errno| failed("go into", &whole, errno);
@@ -204,12 +218,13 @@ impl<'a> Tree<'a> {
     /// Makes a directory that the archive goes through but does not hold: like that of the layers below, or else an
     /// ordinary one.
     fn make_implied(
-        &self,
+        &mut self,
         name: &[u8],
         whole: &[u8],
         entry: &Entry,
         opaque: bool,
     ) -> Result<(OwnedFd, Option<u32>, TimeSpec), UnpackError> {
+        self.count()?;
         let wrong = |errno| failed("make the directory", whole, errno);
         mkdirat(self.here(), name, Mode::S_IRWXU).map_err(wrong)?;
         let fd = openat(self.here(), name, OPEN_DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty()).map_err(wrong)?;
@@ -280,7 +295,7 @@ impl<'a> Tree<'a> {
                 file.set_len(entry.size).map_err(writing)?;
             }
         }
-        self.written += written;
+        self.written = self.written.saturating_add(written);
         self.describe_open(&file, entry)
     }
 
@@ -357,7 +372,7 @@ fn modified(stat: &FileStat) -> TimeSpec {
 }
 
 fn display(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).into_owned()
+    super::shown(name)
 }
 
 fn failed(act: &'static str, name: &[u8], source: impl Into<io::Error>) -> UnpackError {

@@ -1,5 +1,7 @@
 //! The records of pax's extended headers.
 
+use std::collections::BTreeMap;
+
 use super::super::UnpackError;
 use super::sparse::Piece;
 
@@ -12,8 +14,19 @@ pub(super) struct Pax {
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<(i64, u32)>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) sparse: SparseRecords,
+    /// Names whose records were deleted by one without a value: a header before does not hold any more.
+    deleted: Vec<Vec<u8>>,
+}
+
+/// What extended headers are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The entry that follows.
+    Entry,
+    /// All entries that follow.
+    Archive,
 }
 
 /// What they say of a sparse file.
@@ -28,6 +41,9 @@ pub(super) struct SparseRecords {
     offset: Option<u64>,
 }
 
+/// The names of records that one without a value deletes.
+const DELETABLE: [&[u8]; 6] = [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"];
+
 impl Pax {
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -35,32 +51,57 @@ impl Pax {
 
     /// These records with an entry's own over them.
     pub(super) fn overlaid(&self, own: Self) -> Self {
-        let mut xattrs = self.xattrs.clone();
-        xattrs.retain(|(name, _)| own.xattrs.iter().all(|(known, _)| known != name));
-        xattrs.extend(own.xattrs);
+        let mut all = self.clone();
+        own.deleted.iter().for_each(|name| all.delete(name));
+        all.xattrs.extend(own.xattrs);
         Self {
-            path: own.path.or_else(|| self.path.clone()),
-            linkpath: own.linkpath.or_else(|| self.linkpath.clone()),
-            size: own.size.or(self.size),
-            uid: own.uid.or(self.uid),
-            gid: own.gid.or(self.gid),
-            mtime: own.mtime.or(self.mtime),
-            xattrs,
+            path: own.path.or(all.path),
+            linkpath: own.linkpath.or(all.linkpath),
+            size: own.size.or(all.size),
+            uid: own.uid.or(all.uid),
+            gid: own.gid.or(all.gid),
+            mtime: own.mtime.or(all.mtime),
+            xattrs: all.xattrs,
             sparse: own.sparse,
+            deleted: own.deleted,
         }
     }
 
-    /// Adds the records `LENGTH NAME=VALUE\n` of one header.
-    pub(super) fn add(&mut self, mut records: &[u8]) -> Result<(), UnpackError> {
+    /// Adds the records `LENGTH NAME=VALUE\n` of one header. The last of a name holds. A map of holes is one file's, so
+    /// an archive's has none.
+    pub(super) fn add(&mut self, mut records: &[u8], scope: Scope) -> Result<(), UnpackError> {
         while !records.is_empty() {
             let (name, value, rest) = split(records).ok_or_else(|| wrong("a record is malformed"))?;
-            self.set(name, value)?;
+            if scope == Scope::Entry || !name.starts_with(b"GNU.sparse.") {
+                self.set(name, value)?;
+            }
             records = rest;
         }
         Ok(())
     }
 
+    /// Takes away what a record of this name said.
+    fn delete(&mut self, name: &[u8]) {
+        match name {
+            b"path" => self.path = None,
+            b"linkpath" => self.linkpath = None,
+            b"size" => self.size = None,
+            b"uid" => self.uid = None,
+            b"gid" => self.gid = None,
+            b"mtime" => self.mtime = None,
+            _ => {}
+        }
+    }
+
     fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), UnpackError> {
+        // POSIX: a record without a value deletes those before. An attribute's value may be empty, as GNU tar writes it.
+        if value.is_empty() && DELETABLE.contains(&name) {
+            self.delete(name);
+            if !self.deleted.iter().any(|known| known == name) {
+                self.deleted.push(name.to_vec());
+            }
+            return Ok(());
+        }
         match name {
             b"path" => self.path = Some(value.to_vec()),
             b"linkpath" => self.linkpath = Some(value.to_vec()),
@@ -80,7 +121,7 @@ impl Pax {
             b"GNU.sparse.map" => self.sparse.pieces = Some(map(value)?),
             _ => {
                 if let Some(name) = name.strip_prefix(b"SCHILY.xattr.") {
-                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                    self.xattrs.insert(name.to_vec(), value.to_vec());
                 }
             }
         }
@@ -142,10 +183,11 @@ mod tests {
     #[test]
     fn records_are_taken_apart() {
         let mut pax = Pax::default();
-        pax.add(b"12 path=a\nb\n30 mtime=1350244992.023960108\n26 SCHILY.xattr.user.x=\0=\n").unwrap();
+        let records = b"12 path=a\nb\n30 mtime=1350244992.023960108\n26 SCHILY.xattr.user.x=\0=\n";
+        pax.add(records, Scope::Entry).unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"a\nb"[..]));
         assert_eq!(pax.mtime, Some((1_350_244_992, 23_960_108)));
-        assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"\0=".to_vec())]);
+        assert_eq!(pax.xattrs, BTreeMap::from([(b"user.x".to_vec(), b"\0=".to_vec())]));
     }
 
     #[test]
@@ -153,8 +195,38 @@ mod tests {
         for text in
             [&b"99 path=a\n"[..], b"8 path=a\n", b"0 a=b\n", b"path=a\n", b"9 pathxa\n", b"99999999999999999999 a=b\n"]
         {
-            assert!(Pax::default().add(text).is_err(), "{}", String::from_utf8_lossy(text));
+            assert!(Pax::default().add(text, Scope::Entry).is_err(), "{}", String::from_utf8_lossy(text));
         }
+    }
+
+    #[test]
+    fn the_last_record_of_a_name_holds() {
+        let mut pax = Pax::default();
+        for _ in 0..100 {
+            pax.add(b"25 SCHILY.xattr.user.x=a\n25 SCHILY.xattr.user.x=b\n10 path=a\n", Scope::Archive).unwrap();
+        }
+        assert_eq!(pax.xattrs, BTreeMap::from([(b"user.x".to_vec(), b"b".to_vec())]));
+    }
+
+    #[test]
+    fn a_map_of_holes_is_not_for_a_whole_archive() {
+        let records = b"22 GNU.sparse.major=1\n25 GNU.sparse.name=there\n22 GNU.sparse.map=0,1\n";
+        let mut pax = Pax::default();
+        pax.add(records, Scope::Archive).unwrap();
+        assert!(pax.is_empty(), "{pax:?}");
+        pax.add(records, Scope::Entry).unwrap();
+        assert!(pax.sparse.map_in_data);
+    }
+
+    #[test]
+    fn a_record_without_a_value_deletes_those_before() {
+        let mut globals = Pax::default();
+        globals.add(b"15 path=global\n8 uid=7\n8 gid=8\n", Scope::Archive).unwrap();
+        let mut own = Pax::default();
+        own.add(b"10 path=x\n8 path=\n7 uid=\n9 mtime=\n24 SCHILY.xattr.user.x=\n", Scope::Entry).unwrap();
+        let all = globals.overlaid(own);
+        assert_eq!((all.path, all.uid, all.gid, all.mtime), (None, None, Some(8), None));
+        assert_eq!(all.xattrs, BTreeMap::from([(b"user.x".to_vec(), Vec::new())]), "an attribute may be empty");
     }
 
     #[test]
