@@ -136,15 +136,22 @@ fn words(text: &str) -> Result<Vec<String>, ChangeError> {
 }
 
 impl Change {
-    /// Makes the change.
-    pub fn apply(&self, config: &mut ContainerConfig) {
-        match self {
-            Self::Cmd(arguments) => config.cmd.clone_from(arguments),
-            Self::Entrypoint(arguments) => {
-                config.entrypoint.clone_from(arguments);
-                // The old arguments were another program's.
+    /// Makes changes, one after the other.
+    pub fn apply_all(changes: &[Self], config: &mut ContainerConfig) {
+        for (at, change) in changes.iter().enumerate() {
+            change.apply(config);
+            let given = changes[..at].iter().any(|before| matches!(before, Self::Cmd(_)));
+            if matches!(change, Self::Entrypoint(_)) && !given {
+                // The old arguments were another program's; those that came with the change are this one's.
                 config.cmd.clear();
             }
+        }
+    }
+
+    fn apply(&self, config: &mut ContainerConfig) {
+        match self {
+            Self::Cmd(arguments) => config.cmd.clone_from(arguments),
+            Self::Entrypoint(arguments) => config.entrypoint.clone_from(arguments),
             Self::Env(pairs) => {
                 for (name, value) in pairs {
                     let is_it = |variable: &String| variable.split('=').next() == Some(name);
@@ -171,8 +178,9 @@ mod tests {
     use super::*;
 
     fn config(changes: &[&str]) -> ContainerConfig {
-        let mut config = ContainerConfig::default();
-        changes.iter().for_each(|change| change.parse::<Change>().unwrap().apply(&mut config));
+        let mut config = ContainerConfig { cmd: vec!["old".to_owned()], ..ContainerConfig::default() };
+        let changes: Vec<Change> = changes.iter().map(|change| change.parse().unwrap()).collect();
+        Change::apply_all(&changes, &mut config);
         config
     }
 
@@ -199,7 +207,8 @@ mod tests {
         assert_eq!((made.user.as_str(), made.working_dir.as_str()), ("1:2", "/a/b"));
         assert_eq!(made.stop_signal.as_deref(), Some("SIGQUIT"));
         assert_eq!(config(&["CMD echo $HOME"]).cmd, ["/bin/sh", "-c", "echo $HOME"]);
-        assert!(config(&["CMD x", "ENTRYPOINT [\"/e\"]"]).cmd.is_empty());
+        assert!(config(&["ENTRYPOINT [\"/e\"]"]).cmd.is_empty(), "the image's");
+        assert_eq!(config(&["CMD [\"x\"]", "ENTRYPOINT [\"/e\"]"]).cmd, ["x"], "given with it");
     }
 
     #[test]
