@@ -56,7 +56,7 @@ pub enum ImageError {
         /// The length that was found, in bytes.
         found: u64,
     },
-    /// A document that must be small is not.
+    /// Something is larger than is taken.
     #[error("{what} is {size} bytes long, which is more than the {limit} that are taken")]
     TooLarge {
         /// What was read.
@@ -124,6 +124,21 @@ impl ImageError {
     pub(super) fn json(what: impl Into<String>) -> impl FnOnce(serde_json::Error) -> Self {
         let what = what.into();
         move |source| Self::Json { what, source }
+    }
+
+    /// Whether the content of an image is at fault: it stays so until the image comes anew. Whatever else went wrong says
+    /// nothing of the image.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        // A document that outgrew what any document may be was changed, as one with another digest was.
+        matches!(
+            self,
+            Self::Json { .. }
+                | Self::Digest { .. }
+                | Self::MissingBlob(..)
+                | Self::Invalid { .. }
+                | Self::TooLarge { .. }
+        )
     }
 
     /// A document contradicts itself or another.

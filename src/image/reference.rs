@@ -15,6 +15,9 @@ const LIBRARY: &str = "library/";
 /// The tag of a name that gives neither tag nor digest.
 pub const DEFAULT_TAG: &str = "latest";
 
+/// What identifiers begin with.
+const DIGESTS: &str = "sha256";
+
 /// A validated reference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
@@ -47,6 +50,12 @@ pub enum ReferenceError {
     /// 64 hexadecimal digits would be taken for an image's identifier.
     #[error("`{0}` cannot be a name, since it looks like an identifier")]
     LooksLikeId(String),
+    /// A digest says what an image is, so it is no name that could be given to another.
+    #[error("`{0}` cannot be a name, since it holds a digest")]
+    Pinned(String),
+    /// `sha256:` begins identifiers.
+    #[error("`{0}` cannot be a name, since `sha256:` begins identifiers")]
+    LooksLikeDigest(String),
     /// What follows the `@`.
     #[error(transparent)]
     Digest(#[from] DigestError),
@@ -84,6 +93,21 @@ impl Reference {
             self.tag = Some(DEFAULT_TAG.to_owned());
         }
         self
+    }
+
+    /// As an image can be called: with the tag `latest` where it has none.
+    ///
+    /// # Errors
+    /// When it holds a digest, or begins as identifiers do: a name is free to go from one image to another, and what
+    /// stands for one content must not.
+    pub fn as_name(&self) -> Result<Self, ReferenceError> {
+        if self.digest.is_some() {
+            return Err(ReferenceError::Pinned(self.familiar()));
+        }
+        if self.familiar_repository() == DIGESTS {
+            return Err(ReferenceError::LooksLikeDigest(self.familiar()));
+        }
+        Ok(self.clone().or_latest())
     }
 
     /// The same repository by digest, without a tag.
@@ -267,6 +291,19 @@ mod tests {
         assert_eq!((reference.tag(), reference.familiar()), (None, text));
         let both = parse(&format!("busybox:1@sha256:{HEX}")).unwrap();
         assert_eq!(both.without_digest().familiar(), "busybox:1");
+    }
+
+    #[test]
+    fn what_stands_for_content_is_no_name() {
+        for text in [&format!("a@sha256:{HEX}"), &format!("a:1@sha256:{HEX}")] {
+            assert!(matches!(parse(text).unwrap().as_name(), Err(ReferenceError::Pinned(_))), "{text}");
+        }
+        for text in ["sha256", "sha256:1", &format!("sha256:{HEX}"), "docker.io/library/sha256"] {
+            assert!(matches!(parse(text).unwrap().as_name(), Err(ReferenceError::LooksLikeDigest(_))), "{text}");
+        }
+        for (text, name) in [("a", "a:latest"), ("example.org/sha256:1", "example.org/sha256:1")] {
+            assert_eq!(parse(text).unwrap().as_name().unwrap().familiar(), name);
+        }
     }
 
     #[test]

@@ -15,10 +15,14 @@ pub mod media {
     pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
     /// OCI's configuration.
     pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// Docker's configuration.
+    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
     /// A layer that is not compressed.
     pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
     /// A layer in gzip.
     pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    /// Docker's layer in gzip.
+    pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
     /// A layer in zstd.
     pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
     /// Docker's manifest of one platform.
@@ -30,6 +34,13 @@ pub mod media {
     #[must_use]
     pub fn is_index(media_type: &str) -> bool {
         media_type == OCI_INDEX || media_type == DOCKER_INDEX
+    }
+
+    /// Whether this is an image's configuration. What else a manifest can lead to is no file system: charts, signatures,
+    /// attestations. Docker once told no more than that it was bytes, and an old tool may tell nothing.
+    #[must_use]
+    pub fn is_config(media_type: &str) -> bool {
+        matches!(media_type, OCI_CONFIG | DOCKER_CONFIG | "application/octet-stream" | "")
     }
 
     /// Whether this is a manifest of one platform.
@@ -49,6 +60,7 @@ pub struct Descriptor {
     /// Its digest.
     pub digest: Digest,
     /// Its length in bytes.
+    #[serde(deserialize_with = "length")]
     pub size: u64,
     /// What it runs on, in an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,6 +162,9 @@ pub struct ImageConfig {
     /// How each layer came to be, the lowest first.
     #[serde(default, deserialize_with = "nullable")]
     pub history: Vec<HistoryEntry>,
+    /// What else it says: kept, so that an image made of this one says it too.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
 }
 
 impl ImageConfig {
@@ -213,6 +228,9 @@ pub struct ContainerConfig {
     /// The shell of the build's `RUN` lines.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
+    /// What else it says.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
 }
 
 /// How to see whether a container is well. Durations are in ns.
@@ -274,9 +292,29 @@ fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializ
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// Reads a length: files have none below 0 or above what the kernel counts in 63 bits.
+fn length<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let length = i128::deserialize(deserializer)?;
+    match i64::try_from(length) {
+        Ok(length @ 0..) => Ok(length.cast_unsigned()),
+        _ => Err(serde::de::Error::custom(format!("{length} is no length of a file"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths_that_no_file_has_are_refused() {
+        let digest = Digest::of(b"");
+        let read =
+            |size: &str| serde_json::from_str::<Descriptor>(&format!(r#"{{"digest": "{digest}", "size": {size}}}"#));
+        assert_eq!(read("9223372036854775807").unwrap().size, i64::MAX.cast_unsigned());
+        for size in ["-1", "9223372036854775808", "18446744073709551615", "18446744073709551616", "1e3", "null"] {
+            assert!(read(size).is_err(), "{size}");
+        }
+    }
 
     #[test]
     fn a_configuration_as_go_writes_it() {
@@ -290,6 +328,9 @@ mod tests {
         assert_eq!(config.config.exposed_ports.keys().collect::<Vec<_>>(), ["80/tcp"]);
         assert_eq!(config.config.stop_signal.as_deref(), Some("SIGQUIT"));
         assert!(config.rootfs.diff_ids.is_empty() && config.history.is_empty());
+        // What isobench does not read goes into the images that are made of this one.
+        let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!((&again["docker_version"], &again["config"]["Hostname"]), (&"1".into(), &"".into()));
         let absent: ImageConfig = serde_json::from_str(r#"{"config":null,"rootfs":{}}"#).unwrap();
         assert_eq!(absent.config, ContainerConfig::default());
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Store;
 use super::layers::chain_ids;
+use super::lease::Kept;
 use super::records::{Record, find};
 use crate::fs::{FileError, Lock};
 use crate::image::digest::Digest;
@@ -44,27 +45,7 @@ impl Store {
         let share = self.share()?;
         let removed = self.change_records(|images| {
             let id = find(images, text)?;
-            let name = text.parse::<Reference>().ok().map(|name| name.or_latest().to_string());
-            let Some(record) = images.get_mut(&id) else { return Err(ImageError::NoSuchImage(text.to_owned())) };
-            let by_name = name.filter(|name| record.names.contains(name));
-            let last = record.names.len() <= 1;
-            if by_name.is_none() && !last && !force {
-                return Err(ImageError::SeveralNames(text.to_owned()));
-            }
-            let mut removed = Vec::new();
-            if last || by_name.is_none() {
-                let used = self.used_by(&id)?;
-                if let Some(used) = used.as_ref().filter(|_| !force) {
-                    return Err(ImageError::InUse { image: text.to_owned(), by: used.owner.clone() });
-                }
-                removed.extend(record.names.iter().cloned().map(Removed::Untagged));
-                removed.push(Removed::Deleted(id));
-                images.remove(&id);
-            } else if let Some(name) = by_name {
-                record.names.remove(&name);
-                removed.push(Removed::Untagged(name));
-            }
-            Ok(removed)
+            take_away(images, id, text, force, &self.users(&id)?)
         })?;
         drop(share);
         self.tidy()?;
@@ -74,20 +55,25 @@ impl Store {
     /// Removes the images that `unwanted` says and that nothing uses, and collects.
     ///
     /// # Errors
-    /// When the records or the leases cannot be read or changed.
-    pub fn prune(&self, unwanted: impl Fn(&Digest, &Record) -> bool) -> Result<(Vec<Removed>, Collected), ImageError> {
+    /// When the records or the leases cannot be read or changed, and what `unwanted` says.
+    pub fn prune(
+        &self,
+        unwanted: impl Fn(&Digest, &Record) -> Result<bool, ImageError>,
+    ) -> Result<(Vec<Removed>, Collected), ImageError> {
         let alone = Lock::exclusive(self.root.join("lock"))?;
         let used: BTreeSet<Digest> = self.kept(true)?.into_iter().map(|kept| kept.image).collect();
         let removed = self.change_records(|images| {
             let mut removed = Vec::new();
-            images.retain(|id, record| {
-                let keep = used.contains(id) || !unwanted(id, record);
-                if !keep {
-                    removed.extend(record.names.iter().cloned().map(Removed::Untagged));
-                    removed.push(Removed::Deleted(*id));
+            let mut rest = BTreeMap::new();
+            for (id, record) in std::mem::take(images) {
+                if used.contains(&id) || !unwanted(&id, &record)? {
+                    rest.insert(id, record);
+                    continue;
                 }
-                keep
-            });
+                removed.extend(record.names.into_iter().map(Removed::Untagged));
+                removed.push(Removed::Deleted(id));
+            }
+            *images = rest;
             Ok(removed)
         })?;
         Ok((removed, self.sweep(alone)?))
@@ -103,20 +89,19 @@ impl Store {
     }
 
     /// Collects if no other process works in the store, or ends to within a tenth of a second; else the next
-    /// collection will.
+    /// collection will. What it took away; `None` where it did not begin.
     ///
     /// # Errors
     /// As [`Store::collect`].
-    pub fn tidy(&self) -> Result<(), ImageError> {
+    pub fn tidy(&self) -> Result<Option<Collected>, ImageError> {
         // A child that another thread has just forked holds all locks until its exec.
         for _ in 0..20 {
             if let Some(alone) = Lock::try_exclusive(self.root.join("lock"))? {
-                self.sweep(alone)?;
-                break;
+                return self.sweep(alone).map(Some);
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Moves what is not needed out of the way while no one else works here; deletes it after.
@@ -137,7 +122,8 @@ impl Store {
         for (name, path) in entries(&self.root.join("blobs/sha256"))? {
             if !needed.blobs.contains(&name) {
                 collected.blobs += 1;
-                collected.bytes += path.metadata().map_or(0, |metadata| metadata.len());
+                let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+                collected.bytes = collected.bytes.saturating_add(bytes);
                 discard(&path, trash.path(), &name)?;
             }
         }
@@ -151,7 +137,7 @@ impl Store {
             } else if let Ok(record) =
                 serde_json::from_slice::<super::layers::LayerRecord>(&std::fs::read(&path).unwrap_or_default())
             {
-                collected.bytes += record.bytes;
+                collected.bytes = collected.bytes.saturating_add(record.bytes);
             }
             discard(&path, trash.path(), &name)?;
         }
@@ -176,8 +162,13 @@ impl Store {
         for (id, record) in images {
             needed.blob(&record.manifest.digest);
             needed.blob(&id);
-            // A damaged image keeps its documents; its layers cannot be known.
-            let Ok(image) = self.stored(id, record) else { continue };
+            let image = match self.stored(id, record) {
+                Ok(image) => image,
+                // A damaged image keeps its documents; its layers cannot be known.
+                Err(error) if error.is_damage() => continue,
+                // What cannot be read just now needs its layers all the same.
+                Err(error) => return Err(error),
+            };
             image.manifest.layers.iter().for_each(|layer| needed.blob(&layer.digest));
             for diff in &image.config.rootfs.diff_ids {
                 needed.diffs.insert(diff.hex().into());
@@ -193,6 +184,50 @@ impl Store {
         }
         Ok(needed)
     }
+}
+
+/// Takes a name or a digest's name from an image, or the image away with its last.
+fn take_away(
+    images: &mut BTreeMap<Digest, Record>,
+    id: Digest,
+    text: &str,
+    force: bool,
+    users: &[Kept],
+) -> Result<Vec<Removed>, ImageError> {
+    let Some(record) = images.get_mut(&id) else { return Err(ImageError::NoSuchImage(text.to_owned())) };
+    let reference = text.parse::<Reference>().ok().map(Reference::or_latest);
+    let pinned = reference.as_ref().and_then(|name| name.digest().map(|digest| name.at_digest(*digest).to_string()));
+    if let Some(pinned) = pinned.filter(|pinned| record.repo_digests.contains(pinned)) {
+        if record.names.len() + record.repo_digests.len() > 1 {
+            record.repo_digests.remove(&pinned);
+            return Ok(vec![Removed::Untagged(pinned)]);
+        }
+    } else {
+        let name = reference.map(|name| name.to_string()).filter(|name| record.names.contains(name));
+        match name {
+            Some(name) if record.names.len() > 1 => {
+                record.names.remove(&name);
+                return Ok(vec![Removed::Untagged(name)]);
+            }
+            None if record.names.len() > 1 && !force => return Err(ImageError::SeveralNames(text.to_owned())),
+            _ => {}
+        }
+    }
+    let nameless = record.names.is_empty() && record.repo_digests.is_empty();
+    let by_container = users.iter().find(|user| user.pinned);
+    if let Some(user) = users.first().filter(|_| !force).or(by_container.filter(|_| nameless)) {
+        return Err(ImageError::InUse { image: text.to_owned(), by: user.owner.clone() });
+    }
+    let mut removed: Vec<Removed> = record.names.iter().cloned().map(Removed::Untagged).collect();
+    if by_container.is_some() {
+        // A container opens its image again, by its identifier, when it starts the next time.
+        record.names.clear();
+        record.repo_digests.clear();
+    } else {
+        removed.push(Removed::Deleted(id));
+        images.remove(&id);
+    }
+    Ok(removed)
 }
 
 /// What stays, by the names of the files.

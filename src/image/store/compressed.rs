@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use super::Store;
-use crate::fs::{FileError, read_text, write_atomic};
+use crate::fs::{FileError, read_text, write_atomic_through};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
 use crate::image::spec::{Descriptor, media};
@@ -41,7 +41,8 @@ impl Store {
         let mut blob = encoder.finish().map_err(writing())?;
         blob.flush().map_err(writing())?;
         let (digest, size) = blob.finish()?;
-        write_atomic(self.root.join("compressed").join(diff.hex()), digest.to_string().as_bytes())?;
+        let note = self.root.join("compressed").join(diff.hex());
+        write_atomic_through(self.temporary(), note, digest.to_string().as_bytes())?;
         Ok(Descriptor::new(media::OCI_LAYER_GZIP, digest, size))
     }
 

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::records::Stored;
-use crate::fs::{FileError, Lock, read_text, write_atomic};
+use crate::fs::{FileError, Lock, read_text, write_atomic_through};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
 use crate::image::spec::Descriptor;
-use crate::image::unpack::{self, Options, Unpacked};
+use crate::image::unpack::{self, Digests, Options, UnpackError, Unpacked, stream};
 
 /// How many digits of the chain id a layer's directory is called by: 127 of them fit into the one page that mount(2)
 /// takes. That it is the right chain is checked, so two that begin alike are an error and no mix-up.
@@ -27,6 +27,9 @@ pub struct LayerRecord {
     pub diff: Digest,
     /// Bytes of its files.
     pub bytes: u64,
+    /// The digest of a blob that was read and gave this layer; records of old may have none.
+    #[serde(default)]
+    blob: Option<Digest>,
     /// In which boot it was unpacked.
     boot: String,
 }
@@ -65,13 +68,69 @@ impl Store {
     /// # Errors
     /// When a layer is missing, is not what its digests say, or cannot be unpacked; a part of it is not kept.
     pub fn unpack(&self, image: &Stored) -> Result<Vec<PathBuf>, ImageError> {
-        let chains = chain_ids(&image.config.rootfs.diff_ids);
-        let mut below: Vec<PathBuf> = Vec::with_capacity(chains.len());
-        for ((chain, diff), blob) in chains.iter().zip(&image.config.rootfs.diff_ids).zip(&image.manifest.layers) {
-            self.unpack_layer(chain, diff, blob, &below)?;
-            below.insert(0, self.layer_path(chain));
+        let mut options = Options::layer(self.limits, Vec::with_capacity(image.manifest.layers.len()));
+        let mut left = self.limits.image;
+        for (chain, diff, blob) in layers(image) {
+            options.limits.bytes = self.limits.bytes.min(left);
+            left = left.saturating_sub(self.unpack_layer(&chain, diff, blob, &options)?);
+            options.below.insert(0, self.layer_path(&chain));
         }
-        Ok(below)
+        Ok(options.below)
+    }
+
+    /// Makes sure that an image's blobs are what its digests say, where its layers were unpacked from other blobs of the
+    /// same content: else they would be found out after the next boot, or where they are pushed to. Who calls this holds
+    /// [`Store::share`].
+    ///
+    /// # Errors
+    /// When a blob is missing or gives another layer.
+    pub(super) fn verify(&self, image: &Stored) -> Result<(), ImageError> {
+        for (chain, diff, blob) in layers(image) {
+            let _lock = self.lock_layer(&chain)?;
+            let record = self.layer_record(&chain)?;
+            if record.as_ref().is_some_and(|record| record.blob == Some(blob.digest)) {
+                continue;
+            }
+            let read = stream::with_plain(self.open_blob(&blob.digest)?, self.limits.bytes, |_| {
+                Ok::<(), UnpackError>(()) // what is not read here is hashed all the same
+            });
+            let ((), digests) = read.map_err(|source| self.blame(blob, source))?;
+            self.compare(blob, diff, &digests)?;
+            if let Some(record) = record {
+                self.write_layer_record(&LayerRecord { blob: Some(blob.digest), ..record })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock_layer(&self, chain: &Digest) -> Result<Lock, ImageError> {
+        Ok(Lock::exclusive(self.root.join("locks").join(&chain.hex()[..SHORT]))?)
+    }
+
+    fn write_layer_record(&self, record: &LayerRecord) -> Result<(), ImageError> {
+        let text = serde_json::to_vec(record).map_err(ImageError::json("a layer's record"))?;
+        Ok(write_atomic_through(self.temporary(), self.layer_record_path(&record.chain), &text)?)
+    }
+
+    /// Why a layer's blob cannot be read: where it is damaged, that is why, and it is moved away.
+    pub(in crate::image) fn blame(&self, blob: &Descriptor, source: UnpackError) -> ImageError {
+        match self.copy_blob(&blob.digest, &mut std::io::sink()) {
+            Err(damage @ ImageError::Digest { .. }) => damage,
+            _ => ImageError::Unpack { layer: format!("the layer {}", blob.digest), source },
+        }
+    }
+
+    /// Compares what was read of a blob with what its digests say.
+    fn compare(&self, blob: &Descriptor, diff: &Digest, digests: &Digests) -> Result<(), ImageError> {
+        if digests.stored.0 != blob.digest {
+            self.set_aside(&blob.digest, &self.open_blob(&blob.digest)?);
+        }
+        for (expected, found) in [(blob.digest, digests.stored.0), (*diff, digests.plain.0)] {
+            if expected != found {
+                return Err(ImageError::Digest { what: format!("the layer {}", blob.digest), expected, found });
+            }
+        }
+        Ok(())
     }
 
     /// A layer that is there, whole.
@@ -104,25 +163,26 @@ impl Store {
         Ok(Some(record))
     }
 
+    /// Unpacks a layer that is not yet; bytes of its files.
     fn unpack_layer(
         &self,
         chain: &Digest,
         diff: &Digest,
         blob: &Descriptor,
-        below: &[PathBuf],
-    ) -> Result<(), ImageError> {
-        if self.layer(chain)?.is_some() {
-            return Ok(());
+        options: &Options,
+    ) -> Result<u64, ImageError> {
+        if let Some(known) = self.layer(chain)? {
+            return Ok(known.bytes);
         }
-        let _lock = Lock::exclusive(self.root.join("locks").join(&chain.hex()[..SHORT]))?;
-        if self.layer(chain)?.is_some() {
-            return Ok(()); // another process did it meanwhile
+        let _lock = self.lock_layer(chain)?;
+        if let Some(known) = self.layer(chain)? {
+            return Ok(known.bytes); // another process did it meanwhile
         }
         let place = self.layer_path(chain);
         let parent = self.temporary();
         let staging = tempfile::Builder::new().prefix("layer-").tempdir_in(&parent);
         let staging = staging.map_err(FileError::new("create a directory in", &parent))?;
-        let made = self.layer_in(&staging, diff, blob, below)?;
+        let bytes = self.layer_in(&staging, diff, blob, options)?.bytes;
         // What a crash or an earlier boot left in its place.
         let old = tempfile::Builder::new().prefix("old-").tempdir_in(&parent);
         let old = old.map_err(FileError::new("create a directory in", &parent))?;
@@ -133,9 +193,9 @@ impl Store {
             _ => {}
         }
         std::fs::rename(staging.path(), &place).map_err(FileError::new("move a layer to", &place))?;
-        let record = LayerRecord { chain: *chain, diff: *diff, bytes: made.bytes, boot: boot()? };
-        let text = serde_json::to_vec(&record).map_err(ImageError::json("a layer's record"))?;
-        Ok(write_atomic(self.layer_record_path(chain), &text)?)
+        let (chain, diff, blob) = (*chain, *diff, Some(blob.digest));
+        self.write_layer_record(&LayerRecord { chain, diff, bytes, blob, boot: boot()? })?;
+        Ok(bytes)
     }
 
     /// Unpacks a layer into a new directory and checks that it is what its digests say.
@@ -144,24 +204,23 @@ impl Store {
         staging: &tempfile::TempDir,
         diff: &Digest,
         blob: &Descriptor,
-        below: &[PathBuf],
+        options: &Options,
     ) -> Result<Unpacked, ImageError> {
         let root = staging.path();
         let opening = |error| FileError::new("open", root)(error);
         std::fs::set_permissions(root, PermissionsExt::from_mode(0o755)).map_err(opening)?;
-        let options = Options::layer(self.limits, below.to_vec());
         let directory = File::open(root).map_err(|error| FileError::new("open", root)(error))?;
-        let what = || format!("the layer {}", blob.digest);
-        let unpacked = unpack::unpack(self.open_blob(&blob.digest)?, &directory, &options);
-        let unpacked = unpacked.map_err(|source| ImageError::Unpack { layer: what(), source })?;
-        let digests = unpacked.digests;
-        for (expected, found) in [(blob.digest, digests.stored.0), (*diff, digests.plain.0)] {
-            if expected != found {
-                return Err(ImageError::Digest { what: what(), expected, found });
-            }
-        }
+        let unpacked = unpack::unpack(self.open_blob(&blob.digest)?, &directory, options);
+        let unpacked = unpacked.map_err(|source| self.blame(blob, source))?;
+        self.compare(blob, diff, &unpacked.digests)?;
         Ok(unpacked)
     }
+}
+
+/// An image's layers, the lowest first: chain id, diff id, blob.
+fn layers(image: &Stored) -> impl Iterator<Item = (Digest, &Digest, &Descriptor)> {
+    let diffs = &image.config.rootfs.diff_ids;
+    chain_ids(diffs).into_iter().zip(diffs).zip(&image.manifest.layers).map(|((chain, diff), blob)| (chain, diff, blob))
 }
 
 /// What tells this boot from all others.

@@ -4,6 +4,7 @@
 //! by a container that outlives every process, and then until it is given back.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,9 +12,15 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::layers::chain_ids;
 use super::records::Stored;
-use crate::fs::{FileError, write_atomic};
+use crate::fs::{FileError, read_text, write_durable};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
+
+/// What the name of a process's lease begins with.
+const PROCESS: &str = "process-";
+
+/// What the name of a container's lease begins with.
+const CONTAINER: &str = "container-";
 
 /// What a lease keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,12 +71,14 @@ impl Store {
     /// When the lease cannot be written.
     pub fn lease(&self, image: &Stored, owner: &str) -> Result<Lease, ImageError> {
         let kept = serde_json::to_vec(&Kept::new(image, owner, false)).map_err(ImageError::json("a lease"))?;
-        let directory = self.leases();
-        let made = tempfile::Builder::new().prefix("process-").suffix(".json").tempfile_in(&directory);
-        let file = made.map_err(FileError::new("create a lease in", &directory))?;
-        std::fs::write(file.path(), kept).map_err(FileError::new("write", file.path()))?;
-        let (locked, path) = file.keep().map_err(|error| FileError::new("keep", &directory)(error.error))?;
-        locked.lock().map_err(FileError::new("lock", &path))?;
+        let temporary = self.temporary();
+        // Others see it once it is whole and locked.
+        let made = tempfile::Builder::new().prefix(PROCESS).suffix(".json").tempfile_in(&temporary);
+        let mut file = made.map_err(FileError::new("create a lease in", &temporary))?;
+        file.write_all(&kept).map_err(FileError::new("write", file.path()))?;
+        file.as_file().lock().map_err(FileError::new("lock", file.path()))?;
+        let path = self.leases().join(file.path().file_name().unwrap_or_default());
+        let locked = file.persist_noclobber(&path).map_err(|error| FileError::new("keep", &path)(error.error))?;
         Ok(Lease { path, _locked: locked })
     }
 
@@ -77,10 +86,11 @@ impl Store {
         if container.is_empty() || !container.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_') {
             return Err(ImageError::invalid(format!("the container identifier `{container}`"), "it is no plain word"));
         }
-        Ok(self.leases().join(format!("container-{container}.json")))
+        Ok(self.leases().join(format!("{CONTAINER}{container}.json")))
     }
 
-    /// Keeps an image for a container, until [`Store::unpin`].
+    /// Keeps an image for a container, until [`Store::unpin`]: it can be opened by its identifier, whatever happens to its
+    /// names and to the machine.
     ///
     /// # Errors
     /// When the image is not there or the lease cannot be written.
@@ -88,7 +98,7 @@ impl Store {
         let _share = self.share()?;
         let kept = Kept::new(&self.image(image)?, &format!("the container {container}"), true);
         let kept = serde_json::to_vec(&kept).map_err(ImageError::json("a lease"))?;
-        Ok(write_atomic(self.pin_path(container)?, &kept)?)
+        Ok(write_durable(self.temporary(), self.pin_path(container)?, &kept)?)
     }
 
     /// Gives a container's image back; one that has none is fine.
@@ -112,6 +122,15 @@ impl Store {
         let mut kept = Vec::new();
         for entry in std::fs::read_dir(&directory).map_err(FileError::new("list", &directory))? {
             let path = entry.map_err(FileError::new("list", &directory))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(CONTAINER) {
+                kept.extend(read_pin(&path)?);
+                continue;
+            }
+            // What is neither is not ours.
+            if !name.starts_with(PROCESS) {
+                continue;
+            }
             match read_lease(&path)? {
                 Some(lease) => kept.push(lease),
                 None if sweep => {
@@ -123,16 +142,28 @@ impl Store {
         Ok(kept)
     }
 
-    /// What uses an image, if anything does.
+    /// What uses an image.
     ///
     /// # Errors
     /// When the leases cannot be read.
-    pub fn used_by(&self, image: &Digest) -> Result<Option<Kept>, ImageError> {
-        Ok(self.kept(false)?.into_iter().find(|kept| kept.image == *image))
+    pub fn users(&self, image: &Digest) -> Result<Vec<Kept>, ImageError> {
+        let mut kept = self.kept(false)?;
+        kept.retain(|kept| kept.image == *image);
+        Ok(kept)
     }
 }
 
-/// A lease that holds; `None` for one that was given back or whose process is gone.
+/// A container's lease; `None` for one that was given back meanwhile. One that cannot be understood keeps something, and
+/// no one knows what: it is an error.
+fn read_pin(path: &Path) -> Result<Option<Kept>, ImageError> {
+    match read_text(path) {
+        Ok(text) => Ok(Some(serde_json::from_str(&text).map_err(ImageError::json(path.display().to_string()))?)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A process's lease that holds; `None` for one that was given back or whose process is gone.
 fn read_lease(path: &Path) -> Result<Option<Kept>, ImageError> {
     let read = || FileError::new("read", path);
     let file = match File::open(path) {
@@ -140,13 +171,9 @@ fn read_lease(path: &Path) -> Result<Option<Kept>, ImageError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(read()(error).into()),
     };
-    let text = std::io::read_to_string(&file).map_err(read())?;
-    let held = matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock));
-    match serde_json::from_str::<Kept>(&text) {
-        Ok(kept) if held || kept.pinned => Ok(Some(kept)),
-        Ok(_) => Ok(None),
-        // Written in part by a process that was killed, or by one that makes it now under the shared lock.
-        Err(_) if !held => Ok(None),
-        Err(error) => Err(ImageError::json(path.display().to_string())(error)),
+    if !matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)) {
+        return Ok(None);
     }
+    let text = std::io::read_to_string(&file).map_err(read())?;
+    serde_json::from_str(&text).map(Some).map_err(ImageError::json(path.display().to_string()))
 }

@@ -20,14 +20,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::digest::{Digest, HashingReader, HashingWriter};
 use super::error::ImageError;
 use super::spec::Descriptor;
-use super::unpack::Limits;
-use crate::fs::{FileError, Lock};
+use super::unpack::{Limits, UnpackError};
+use crate::fs::{FileError, Lock, sync_directory};
 
 pub mod collect;
 pub mod compressed;
@@ -49,27 +49,27 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store in a directory; made if it is missing.
+    /// The store in a directory; made if it is missing. Who opens it owns its directories, and they let in no others.
     ///
     /// # Errors
-    /// When its directories cannot be made.
+    /// When its directories cannot be made, or belong to another user.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, ImageError> {
         let root = root.into();
         let root = std::path::absolute(&root).map_err(FileError::new("resolve", &root))?;
-        let store = Self { root, limits: Limits::default() };
-        // Layers hold programs that are set-user-id and devices: no user of this machine may come to them.
-        let parts = [("", 0o700), ("blobs/sha256", 0o700), ("layers", 0o711), ("compressed", 0o700)];
-        for (part, mode) in parts.into_iter().chain([("leases", 0o700), ("locks", 0o700), ("tmp", 0o700)]) {
-            let path = store.root.join(part);
-            if !path.is_dir() {
-                let mut builder = std::fs::DirBuilder::new();
-                let made = builder.recursive(true).mode(mode).create(&path);
-                made.map_err(FileError::new("create directory", &path))?;
-                let mode = PermissionsExt::from_mode(mode);
-                std::fs::set_permissions(&path, mode).map_err(FileError::new("chmod", &path))?;
-            }
+        if let Some(parent) = root.parent() {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent);
+            made.map_err(FileError::new("create directory", parent))?;
         }
-        Ok(store)
+        // Layers hold programs that are set-user-id and devices: no user of this machine may come to them.
+        for (part, mode) in
+            [("", 0o700), ("blobs", 0o700), ("blobs/sha256", 0o700), ("layers", 0o711), ("compressed", 0o700)]
+        {
+            own_directory(&root.join(part), mode)?;
+        }
+        for part in ["leases", "locks", "tmp"] {
+            own_directory(&root.join(part), 0o700)?;
+        }
+        Ok(Self { root, limits: Limits::default() })
     }
 
     /// The store of this machine.
@@ -77,7 +77,16 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn of_machine() -> Result<Self, ImageError> {
-        Self::open(std::env::var_os("ISOBENCH_IMAGES").map_or_else(|| DEFAULT_ROOT.into(), PathBuf::from))
+        Self::open(root_of_machine())
+    }
+
+    /// The store of this machine, if there is one.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn existing() -> Result<Option<Self>, ImageError> {
+        let root = root_of_machine();
+        if root.is_dir() { Self::open(root).map(Some) } else { Ok(None) }
     }
 
     /// The same store with other limits on what is unpacked.
@@ -120,6 +129,21 @@ impl Store {
         self.blob_path(digest).exists()
     }
 
+    /// Moves a blob away whose content, as `read` was opened on it, is not what its digest says: so that it counts as
+    /// missing, and comes anew with the next pull or load. The next collection deletes it.
+    pub(in crate::image) fn set_aside(&self, digest: &Digest, read: &File) {
+        let path = self.blob_path(digest);
+        // It may have come anew already.
+        let same = match (read.metadata(), path.symlink_metadata()) {
+            (Ok(read), Ok(there)) => (read.dev(), read.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        };
+        if same {
+            // Where it cannot be moved, who asked is told of the damage all the same.
+            let _ = std::fs::rename(&path, self.temporary().join(format!("damaged-{}", digest.hex())));
+        }
+    }
+
     /// The length of a blob in bytes.
     ///
     /// # Errors
@@ -152,15 +176,11 @@ impl Store {
     /// When it is missing, longer than [`MAX_DOCUMENT`], or not what its digest says.
     pub fn read_document(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
         let what = || format!("the blob {digest}");
-        let size = self.size(digest)?;
-        if size > MAX_DOCUMENT {
-            return Err(ImageError::TooLarge { what: what(), size, limit: MAX_DOCUMENT });
-        }
-        let mut bytes = Vec::new();
-        let read = self.open_blob(digest)?.read_to_end(&mut bytes);
-        read.map_err(FileError::new("read", self.blob_path(digest)))?;
+        let file = self.open_blob(digest)?;
+        let bytes = read_small(&file, &self.blob_path(digest), what)?;
         let found = Digest::of(&bytes);
         if found != *digest {
+            self.set_aside(digest, &file);
             return Err(ImageError::Digest { what: what(), expected: *digest, found });
         }
         Ok(bytes)
@@ -171,10 +191,12 @@ impl Store {
     /// # Errors
     /// When it is missing, cannot be read or written, or is not what its digest says.
     pub fn copy_blob(&self, digest: &Digest, to: &mut dyn Write) -> Result<u64, ImageError> {
-        let mut reader = HashingReader::new(self.open_blob(digest)?);
+        let file = self.open_blob(digest)?;
+        let mut reader = HashingReader::new(&file);
         io::copy(&mut reader, to).map_err(FileError::new("copy", self.blob_path(digest)))?;
         let (found, bytes) = reader.finish();
         if found != *digest {
+            self.set_aside(digest, &file);
             let what = format!("the blob {digest}");
             return Err(ImageError::Digest { what, expected: *digest, found });
         }
@@ -206,7 +228,8 @@ impl Store {
     /// Puts all that a reader has in.
     ///
     /// # Errors
-    /// When it cannot be read or written, or is not what was expected; nothing is kept then.
+    /// When it cannot be read or written, is not what was expected, or is longer than the limit of a layer where nothing
+    /// was; nothing is kept then.
     pub fn put(
         &self,
         what: &str,
@@ -217,14 +240,64 @@ impl Store {
         let copying = || FileError::new("copy a blob to", self.temporary());
         match expected {
             // One byte more tells that it is longer than was told.
-            Some(expected) => io::copy(&mut reader.take(expected.size + 1), &mut blob).map_err(copying())?,
-            None => io::copy(reader, &mut blob).map_err(copying())?,
-        };
+            Some(expected) => {
+                let most = expected.size.saturating_add(1);
+                io::copy(&mut reader.take(most), &mut blob).map_err(copying())?;
+            }
+            None => {
+                let limit = self.limits.bytes;
+                let size = io::copy(&mut reader.take(limit.saturating_add(1)), &mut blob).map_err(copying())?;
+                if size > limit {
+                    return Err(UnpackError::Limit { what: "bytes", limit }.into());
+                }
+            }
+        }
         match expected {
             Some(expected) => blob.finish_as(what, expected).map(|()| (expected.digest, expected.size)),
             None => blob.finish(),
         }
     }
+}
+
+fn root_of_machine() -> PathBuf {
+    std::env::var_os("ISOBENCH_IMAGES").map_or_else(|| DEFAULT_ROOT.into(), PathBuf::from)
+}
+
+/// A directory of the store: made if it is missing, and closed to others if it was open.
+fn own_directory(path: &Path, mode: u32) -> Result<(), ImageError> {
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(FileError::new("create directory", path)(error).into());
+        }
+        _ => {}
+    }
+    let metadata = path.metadata().map_err(FileError::new("look at", path))?;
+    let wrong = |why: String| ImageError::invalid(format!("the store's directory {}", path.display()), why);
+    if !metadata.is_dir() {
+        return Err(wrong("it is no directory".to_owned()));
+    }
+    if metadata.uid() != nix::unistd::geteuid().as_raw() {
+        // Its owner could change what is in it, and open it again.
+        return Err(wrong(format!("it belongs to the user {}, so what it holds cannot be trusted", metadata.uid())));
+    }
+    if metadata.mode() & 0o7777 != mode {
+        let mode = PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, mode).map_err(FileError::new("chmod", path))?;
+    }
+    Ok(())
+}
+
+/// Reads what an open file has, if that is no more than a document may be.
+pub(super) fn read_small(file: &File, path: &Path, what: impl Fn() -> String) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Vec::new();
+    // Not by the length that it is said to have: it may grow, or have none.
+    let read = file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes);
+    read.map_err(FileError::new("read", path))?;
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        let size = file.metadata().map_or(0, |metadata| metadata.len()).max(bytes.len() as u64);
+        return Err(ImageError::TooLarge { what: what(), size, limit: MAX_DOCUMENT });
+    }
+    Ok(bytes)
 }
 
 /// A blob that is being written. It is not in the store until it is finished.
@@ -284,9 +357,7 @@ impl Store {
         let mode = PermissionsExt::from_mode(0o444);
         file.as_file().set_permissions(mode).map_err(FileError::new("chmod", file.path()))?;
         file.persist(&path).map_err(|error| FileError::new("move a blob to", &path)(error.error))?;
-        let directory = self.root.join("blobs/sha256");
-        let synced = File::open(&directory).and_then(|directory| directory.sync_all());
-        Ok(synced.map_err(FileError::new("write to disk", &directory))?)
+        Ok(sync_directory(self.root.join("blobs/sha256"))?)
     }
 }
 

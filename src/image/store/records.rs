@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use crate::fs::{FileError, Lock, write_atomic};
+use crate::fs::{FileError, Lock, write_durable};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
 use crate::image::reference::Reference;
-use crate::image::spec::{Descriptor, ImageConfig, Manifest};
+use crate::image::spec::{Descriptor, ImageConfig, Manifest, media};
+use crate::image::unpack::Limits;
 
 /// The layout of the file.
 const SCHEMA: u32 = 1;
@@ -96,31 +97,29 @@ impl Store {
         let before = images.clone();
         let outcome = change(&mut images)?;
         if images != before {
-            let path = self.records_path();
             let text = serde_json::to_vec_pretty(&Document { schema: SCHEMA, images });
-            write_atomic(&path, &text.map_err(ImageError::json("the image records"))?)?;
-            // The content is on disk with its name: the rename alone would not say so.
-            for part in [path, self.root.clone()] {
-                let synced = std::fs::File::open(&part).and_then(|file| file.sync_all());
-                synced.map_err(FileError::new("write to disk", part))?;
-            }
+            let text = text.map_err(ImageError::json("the image records"))?;
+            write_durable(self.temporary(), self.records_path(), &text)?;
         }
         Ok(outcome)
     }
 
     /// Adds an image whose blobs are in the store, or gives a known one further names. Who calls this holds
     /// [`Store::share`] since before the first blob was written. Its layers are unpacked, so that what is wrong with
-    /// it is found now.
+    /// it is found now; a layer that was unpacked from another blob before is compared with this image's blob.
     ///
     /// # Errors
-    /// When a layer cannot be unpacked, a blob is missing or the documents do not fit each other.
+    /// When a layer cannot be unpacked or is not what its digests say, a blob is missing, the documents do not fit each
+    /// other or go over the limits, or a name cannot be one.
     pub fn add(
         &self,
         manifest: &Descriptor,
         names: &[Reference],
         repo_digest: Option<String>,
     ) -> Result<Digest, ImageError> {
+        let names = names.iter().map(Reference::as_name).collect::<Result<Vec<_>, _>>()?;
         let document = self.manifest(&manifest.digest)?;
+        measure(&document, self.limits())?;
         let id = document.config.digest;
         let config = self.config(&id)?;
         check(&document, &config)?;
@@ -128,7 +127,9 @@ impl Store {
             self.size(&layer.digest)?;
         }
         let image = Stored { id, record: Record::new(manifest.clone()), manifest: document, config };
-        let bytes = crate::image::history::sizes(self, &image)?.iter().sum();
+        let sizes = crate::image::history::sizes(self, &image)?;
+        let bytes = sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size));
+        self.verify(&image)?;
         self.change_records(|images| {
             let record = images.entry(id).or_insert(Record { bytes, ..image.record });
             if repo_digest.is_some() {
@@ -136,8 +137,8 @@ impl Store {
                 record.manifest = manifest.clone();
             }
             record.repo_digests.extend(repo_digest);
-            for name in names {
-                set_name(images, id, &name.clone().or_latest().to_string());
+            for name in &names {
+                set_name(images, id, &name.to_string());
             }
             Ok(id)
         })
@@ -146,12 +147,13 @@ impl Store {
     /// Gives an image a further name; another that had it loses it.
     ///
     /// # Errors
-    /// When the image is not there.
+    /// When the image is not there, or the name cannot be one.
     pub fn tag(&self, image: &str, name: &Reference) -> Result<Digest, ImageError> {
+        let name = name.as_name()?;
         let _share = self.share()?;
         self.change_records(|images| {
             let id = find(images, image)?;
-            set_name(images, id, &name.clone().or_latest().to_string());
+            set_name(images, id, &name.to_string());
             Ok(id)
         })
     }
@@ -224,6 +226,32 @@ pub(in crate::image) fn check(manifest: &Manifest, config: &ImageConfig) -> Resu
     Ok(())
 }
 
+/// Whether a manifest is one of an image that may be taken: asked before its blobs come.
+pub(in crate::image) fn measure(manifest: &Manifest, limits: &Limits) -> Result<(), ImageError> {
+    let what = || format!("the image {}", manifest.config.digest);
+    if !media::is_config(&manifest.config.media_type) {
+        let why = format!("its configuration is a `{}`, so it is no image", manifest.config.media_type);
+        return Err(ImageError::invalid(what(), why));
+    }
+    let layers = manifest.layers.len();
+    if layers > limits.layers {
+        let why = format!("it has {layers} layers, and {} are the most that a root can be made of", limits.layers);
+        return Err(ImageError::invalid(what(), why));
+    }
+    let mut size: u64 = 0;
+    for layer in &manifest.layers {
+        if layer.size > limits.bytes {
+            let what = format!("the layer {}", layer.digest);
+            return Err(ImageError::TooLarge { what, size: layer.size, limit: limits.bytes });
+        }
+        size = size.saturating_add(layer.size);
+    }
+    if size > limits.image {
+        return Err(ImageError::TooLarge { what: what(), size, limit: limits.image });
+    }
+    Ok(())
+}
+
 fn set_name(images: &mut BTreeMap<Digest, Record>, id: Digest, name: &str) {
     for (other, record) in images.iter_mut() {
         if *other == id {
@@ -234,24 +262,44 @@ fn set_name(images: &mut BTreeMap<Digest, Record>, id: Digest, name: &str) {
     }
 }
 
-/// By name first, as docker does; then by repository and digest, then by identifier.
+/// What begins like an identifier is one. Else by name first, as docker does; by repository and digest, which no name
+/// can take the place of; then by the beginning of an identifier.
 pub(in crate::image) fn find(images: &BTreeMap<Digest, Record>, text: &str) -> Result<Digest, ImageError> {
+    if let Some(hex) = text.strip_prefix("sha256:") {
+        return find_by_identifier(images, text, hex);
+    }
     let reference = text.parse::<Reference>().map(Reference::or_latest);
     if let Ok(reference) = &reference {
-        let name = reference.to_string();
-        let repo_digest = reference.digest().map(|digest| reference.at_digest(*digest).to_string());
-        let is_it = |record: &Record| {
-            record.names.contains(&name)
-                || repo_digest.as_ref().is_some_and(|digest| record.repo_digests.contains(digest))
+        let found = match reference.digest() {
+            Some(digest) => {
+                let pinned = reference.at_digest(*digest).to_string();
+                images.iter().find(|(_, record)| record.repo_digests.contains(&pinned))
+            }
+            None => {
+                let name = reference.to_string();
+                images.iter().find(|(_, record)| record.names.contains(&name))
+            }
         };
-        if let Some((id, _)) = images.iter().find(|(_, record)| is_it(record)) {
+        if let Some((id, _)) = found {
             return Ok(*id);
         }
     }
-    let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    if hex.is_empty() || hex.len() > 64 || !hex.bytes().all(|c| c.is_ascii_hexdigit()) {
+    match find_by_identifier(images, text, text) {
         // What cannot be a name is told so; what can, is not there.
-        return reference.map_err(ImageError::from).and(Err(ImageError::NoSuchImage(text.to_owned())));
+        Err(ImageError::NoSuchImage(_)) if !is_hex(text) => {
+            reference.map_err(ImageError::from).and(Err(ImageError::NoSuchImage(text.to_owned())))
+        }
+        outcome => outcome,
+    }
+}
+
+fn is_hex(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(|c| c.is_ascii_hexdigit())
+}
+
+fn find_by_identifier(images: &BTreeMap<Digest, Record>, text: &str, hex: &str) -> Result<Digest, ImageError> {
+    if !is_hex(hex) {
+        return Err(ImageError::NoSuchImage(text.to_owned()));
     }
     let mut found = images.keys().filter(|id| id.hex().starts_with(&hex.to_ascii_lowercase()));
     match (found.next(), found.next()) {
