@@ -89,15 +89,14 @@ impl Image {
             Origin::File(path, name) => {
                 let selection = Selection { platform: own_platform(), name, named: false };
                 // A collection between the two would take the image away.
-                let _share = store.share()?;
-                let mut loaded = archive::load(store, Some(&path), &selection)?;
-                if loaded.len() != 1 {
-                    let names = loaded.iter().flat_map(|image| image.names.iter().map(|name| name.familiar()));
-                    let names = names.collect::<Vec<_>>().join(", ");
-                    let why = format!("it holds several images; name one of them after a colon: {names}");
-                    return Err(ImageError::invalid(path.display().to_string(), why));
+                let share = store.share()?;
+                let opened = archive::load_one(store, &path, &selection)
+                    .and_then(|id| Self::stored(store, &id.to_string(), text, owner));
+                drop(share);
+                if opened.is_err() {
+                    store.tidy()?;
                 }
-                Self::stored(store, &loaded.remove(0).id.to_string(), text, owner)
+                opened
             }
             Origin::Stored(name) => {
                 let _share = store.share()?;

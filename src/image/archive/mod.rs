@@ -11,15 +11,17 @@ use serde::{Deserialize, Serialize};
 use super::digest::Digest;
 use super::error::ImageError;
 use super::reference::Reference;
-use super::spec::{Descriptor, Index, Manifest, Platform, media};
-use super::store::records::parse;
-use super::store::{MAX_DOCUMENT, Store};
-use super::unpack::stream;
+use super::spec::{Descriptor, Manifest, Platform, media};
+use super::store::records::{measure, parse};
+use super::store::{Store, read_small};
 use super::unpack::tarball::{Entry, Kind, TarReader};
-use crate::fs::FileError;
+use super::unpack::{UnpackError, stream};
+use crate::fs::{FileError, open_regular};
 
+mod layout;
 mod save;
 
+pub(super) use layout::select;
 pub use save::{Format, save};
 
 /// The annotation by which an OCI layout names an image.
@@ -30,6 +32,9 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// The most files that are taken of an archive of images.
 const MOST_FILES: usize = 100_000;
+
+/// The most bytes of all their names and what links among them point to: they are kept in memory.
+const MOST_NAMES: usize = 16 << 20;
 
 /// One image of docker's `manifest.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,7 +87,9 @@ enum Member {
 /// When it is neither, is damaged, or a layer cannot be unpacked. Nothing is left of it then.
 pub fn load(store: &Store, path: Option<&Path>, selection: &Selection) -> Result<Vec<Loaded>, ImageError> {
     let share = store.share()?;
-    let loaded = read(store, path, selection);
+    let loaded = read(store, path, selection).and_then(|(found, candidates)| {
+        candidates.into_iter().map(|candidate| settle(store, &found, candidate, selection.named)).collect()
+    });
     drop(share);
     if loaded.is_err() {
         store.tidy()?;
@@ -90,7 +97,33 @@ pub fn load(store: &Store, path: Option<&Path>, selection: &Selection) -> Result
     loaded
 }
 
-fn read(store: &Store, path: Option<&Path>, selection: &Selection) -> Result<Vec<Loaded>, ImageError> {
+/// Loads the one image that there is, or that is selected, without giving it a name; its identifier. Who calls this
+/// holds [`Store::share`], and collects where there is an error.
+///
+/// # Errors
+/// As [`load`], and when there are several; none of them is recorded then.
+pub(super) fn load_one(store: &Store, path: &Path, selection: &Selection) -> Result<Digest, ImageError> {
+    let (found, candidates) = read(store, Some(path), selection)?;
+    let names = candidates.iter().flat_map(|image| image.names.iter().map(Reference::familiar));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    let names = names.join(", ");
+    match <[Candidate; 1]>::try_from(candidates) {
+        Ok([candidate]) => settle(store, &found, candidate, false).map(|loaded| loaded.id),
+        Err(_) => {
+            let why = format!("it holds several images; name one of them after a colon: {names}");
+            Err(ImageError::invalid(found.what(), why))
+        }
+    }
+}
+
+/// An image that was found and is not recorded. Its manifest is in the store.
+struct Candidate {
+    manifest: Descriptor,
+    names: Vec<Reference>,
+}
+
+fn read(store: &Store, path: Option<&Path>, selection: &Selection) -> Result<(Found, Vec<Candidate>), ImageError> {
     let found = match path {
         Some(path) if path.is_dir() => Found::Layout(path.to_owned()),
         Some(path) => {
@@ -103,31 +136,45 @@ fn read(store: &Store, path: Option<&Path>, selection: &Selection) -> Result<Vec
         }
     };
     // Docker's newer archives hold both; the OCI part says more.
-    if let Some(index) = found.document(store, "index.json")? {
-        return layout(store, &found, &index, selection);
+    let candidates = if let Some(index) = found.document(store, "index.json")? {
+        layout::candidates(store, &found, &index, selection)?
+    } else if let Some(manifest) = found.document(store, "manifest.json")? {
+        docker(store, &found, &manifest, selection)?
+    } else {
+        let why = "it holds neither index.json (an OCI layout) nor manifest.json (a docker archive)";
+        return Err(ImageError::invalid(found.what(), why));
+    };
+    if candidates.is_empty() {
+        let why = match &selection.name {
+            Some(name) => format!("it holds no image `{name}`"),
+            None => "it holds no image".to_owned(),
+        };
+        return Err(ImageError::invalid(found.what(), why));
     }
-    match found.document(store, "manifest.json")? {
-        Some(manifest) => docker(store, &found, &manifest, selection),
-        None => {
-            let why = "it holds neither index.json (an OCI layout) nor manifest.json (a docker archive)";
-            Err(ImageError::invalid(found.what(), why))
-        }
-    }
+    Ok((found, candidates))
 }
 
 /// Puts every file of an archive into the store.
 fn ingest<R: Read + Send>(store: &Store, path: &Path, archive: R) -> Result<BTreeMap<String, Member>, ImageError> {
     let limits = *store.limits();
-    let read = stream::with_plain(archive, u64::MAX, |plain| {
+    let read = stream::with_plain(archive, limits.image, |plain| {
         let mut archive = TarReader::new(plain, limits, true);
         let mut files = BTreeMap::new();
+        let mut names = 0;
         while let Some(entry) = archive.next_entry()? {
+            names += entry.name.len() + entry.target.len();
+            if names > MOST_NAMES {
+                return Err(UnpackError::Limit { what: "bytes of names", limit: MOST_NAMES as u64 }.into());
+            }
             let name = String::from_utf8_lossy(&entry.name).trim_start_matches("./").to_owned();
             match entry.kind {
                 Kind::File => drop(files.insert(name, ingest_file(store, &entry, &mut archive)?)),
                 Kind::Symlink | Kind::HardLink => {
                     let target = String::from_utf8_lossy(&entry.target).into_owned();
-                    let target = if entry.kind == Kind::Symlink { beside(&name, &target) } else { target };
+                    let target = match entry.kind {
+                        Kind::Symlink => beside(&name, &target),
+                        _ => target.trim_start_matches("./").to_owned(),
+                    };
                     files.insert(name, Member::Link(target));
                 }
                 _ => {}
@@ -152,10 +199,19 @@ fn ingest_file(
     archive: &mut TarReader<'_, stream::Chunks>,
 ) -> Result<Member, ImageError> {
     let name = String::from_utf8_lossy(&entry.name).into_owned();
+    let limit = store.limits().bytes;
+    if entry.size > limit {
+        return Err(UnpackError::Limit { what: "bytes in a file", limit }.into());
+    }
+    if entry.pieces.is_some() {
+        // Only its data would be kept, and they are another content.
+        let why = "it is sparse, and a blob has no holes";
+        return Err(UnpackError::Name { name, why }.into());
+    }
     let mut blob = store.begin_blob()?;
     let write = |part: &[u8]| {
         let written = blob.write_all(part);
-        written.map_err(|source| super::unpack::UnpackError::Entry { act: "store", name: name.clone(), source })
+        written.map_err(|source| UnpackError::Entry { act: "store", name: name.clone(), source })
     };
     let mut write = write;
     while archive.data(u64::MAX, &mut write)? > 0 {}
@@ -194,16 +250,11 @@ impl Found {
             },
             Found::Layout(path) => {
                 let path = path.join(name);
-                let size = match path.metadata() {
-                    Ok(metadata) => metadata.len(),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                    Err(error) => return Err(FileError::new("read", path)(error).into()),
-                };
-                if size > MAX_DOCUMENT {
-                    let what = path.display().to_string();
-                    return Err(ImageError::TooLarge { what, size, limit: MAX_DOCUMENT });
+                match open_regular(&path) {
+                    Ok(file) => read_small(&file, &path, || path.display().to_string()).map(Some),
+                    Err(error) if error.is_not_found() => Ok(None),
+                    Err(error) => Err(error.into()),
                 }
-                Ok(Some(std::fs::read(&path).map_err(FileError::new("read", path))?))
             }
         }
     }
@@ -230,7 +281,7 @@ impl Found {
             && !store.has(&descriptor.digest)
         {
             let path = path.join("blobs/sha256").join(descriptor.digest.hex());
-            let mut file = File::open(&path).map_err(FileError::new("open", &path))?;
+            let mut file = open_regular(&path)?;
             store.put(&what(), &mut file, Some(descriptor))?;
         }
         let found = match store.size(&descriptor.digest) {
@@ -256,19 +307,26 @@ impl Found {
     }
 }
 
-/// Records an image.
-fn settle(store: &Store, manifest: &Descriptor, names: Vec<Reference>, named: bool) -> Result<Loaded, ImageError> {
-    let id = store.add(manifest, if named { &names } else { &[] }, None)?;
+/// Brings an image's blobs where they are not in the store yet, and records it.
+fn settle(store: &Store, found: &Found, candidate: Candidate, named: bool) -> Result<Loaded, ImageError> {
+    let Candidate { manifest, names } = candidate;
+    let document = store.manifest(&manifest.digest)?;
+    measure(&document, store.limits())?;
+    found.blob(store, &document.config)?;
+    for layer in &document.layers {
+        found.blob(store, layer)?;
+    }
+    let id = store.add(&manifest, if named { &names } else { &[] }, None)?;
     Ok(Loaded { id, names })
 }
 
 /// The images of a docker archive.
-fn docker(store: &Store, found: &Found, manifest: &[u8], selection: &Selection) -> Result<Vec<Loaded>, ImageError> {
+fn docker(store: &Store, found: &Found, manifest: &[u8], selection: &Selection) -> Result<Vec<Candidate>, ImageError> {
     let images: Vec<DockerImage> = parse(manifest, || format!("manifest.json of {}", found.what()))?;
-    let mut loaded = Vec::new();
+    let mut candidates = Vec::new();
     for image in images {
         let tags = image.repo_tags.unwrap_or_default();
-        let names = tags.iter().map(|tag| tag.parse().map(Reference::or_latest)).collect::<Result<Vec<_>, _>>()?;
+        let names = tags.iter().map(|tag| tag.parse::<Reference>()?.as_name()).collect::<Result<Vec<_>, _>>()?;
         if !wanted(selection, &names, &tags) {
             continue;
         }
@@ -281,92 +339,9 @@ fn docker(store: &Store, found: &Found, manifest: &[u8], selection: &Selection) 
         let manifest = Manifest::oci(config, layers.collect::<Result<_, _>>()?);
         let document = serde_json::to_vec(&manifest).map_err(ImageError::json("a manifest"))?;
         let manifest = store.put_document(media::OCI_MANIFEST, &document)?;
-        loaded.push(settle(store, &manifest, names, selection.named)?);
+        candidates.push(Candidate { manifest, names });
     }
-    none_is_an_error(loaded, found, selection)
-}
-
-/// The images of an OCI layout.
-fn layout(store: &Store, found: &Found, index: &[u8], selection: &Selection) -> Result<Vec<Loaded>, ImageError> {
-    let index: Index = parse(index, || format!("index.json of {}", found.what()))?;
-    let mut by_manifest: Vec<(Descriptor, Vec<Reference>)> = Vec::new();
-    for entry in index.manifests {
-        let mut texts = Vec::new();
-        texts.extend(entry.annotations.get(IMAGE_NAME).cloned());
-        texts.extend(entry.annotations.get(REF_NAME).cloned());
-        // A bare tag is no name of an image.
-        let names: Vec<Reference> = (texts.iter().take(1))
-            .filter(|text| text.contains([':', '/']))
-            .filter_map(|text| text.parse().ok().map(Reference::or_latest))
-            .collect();
-        if !wanted(selection, &names, &texts) {
-            continue;
-        }
-        let manifest = choose(store, found, entry, &selection.platform, 0)?;
-        match by_manifest.iter_mut().find(|(known, _)| known.digest == manifest.digest) {
-            Some((_, known)) => known.extend(names),
-            None => by_manifest.push((manifest, names)),
-        }
-    }
-    let mut loaded = Vec::new();
-    for (manifest, names) in by_manifest {
-        let document = store.manifest(&manifest.digest)?;
-        found.blob(store, &document.config)?;
-        for layer in &document.layers {
-            found.blob(store, layer)?;
-        }
-        loaded.push(settle(store, &manifest, names, selection.named)?);
-    }
-    none_is_an_error(loaded, found, selection)
-}
-
-/// Follows an index to the manifest of a platform. The documents are in the store after.
-fn choose(
-    store: &Store,
-    found: &Found,
-    entry: Descriptor,
-    platform: &Platform,
-    depth: u32,
-) -> Result<Descriptor, ImageError> {
-    if entry.size > MAX_DOCUMENT {
-        let what = format!("the manifest {} of {}", entry.digest, found.what());
-        return Err(ImageError::TooLarge { what, size: entry.size, limit: MAX_DOCUMENT });
-    }
-    found.blob(store, &entry)?;
-    if !media::is_index(&entry.media_type) {
-        return Ok(entry);
-    }
-    if depth > 2 {
-        return Err(ImageError::invalid(found.what(), "its indexes lie too deep within each other"));
-    }
-    let what = format!("the index {} of {}", entry.digest, found.what());
-    let index: Index = parse(&store.read_document(&entry.digest)?, || what.clone())?;
-    choose(store, found, select(index, platform, &what)?, platform, depth + 1)
-}
-
-/// The manifest of a platform.
-pub(super) fn select(index: Index, platform: &Platform, what: &str) -> Result<Descriptor, ImageError> {
-    let fits = |has: &Platform| {
-        has.os == platform.os
-            && has.architecture == platform.architecture
-            && platform.variant.as_ref().is_none_or(|wanted| has.variant.as_ref() == Some(wanted))
-    };
-    let names = |platform: &Platform| match &platform.variant {
-        Some(variant) => format!("{}/{}/{variant}", platform.os, platform.architecture),
-        None => format!("{}/{}", platform.os, platform.architecture),
-    };
-    let has: Vec<String> = index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(names).collect();
-    let mut manifests = index.manifests;
-    // Without platforms there is no choice to make.
-    let at = if has.is_empty() && manifests.len() == 1 {
-        Some(0)
-    } else {
-        manifests.iter().position(|entry| entry.platform.as_ref().is_some_and(fits))
-    };
-    match at {
-        Some(at) => Ok(manifests.swap_remove(at)),
-        None => Err(ImageError::Platform { what: what.to_owned(), wanted: names(platform), has: has.join(", ") }),
-    }
+    Ok(candidates)
 }
 
 /// Whether an image is the one that was asked for.
@@ -376,13 +351,5 @@ fn wanted(selection: &Selection, names: &[Reference], texts: &[String]) -> bool 
     texts.contains(name) || reference.is_some_and(|reference| names.contains(&reference))
 }
 
-fn none_is_an_error(loaded: Vec<Loaded>, found: &Found, selection: &Selection) -> Result<Vec<Loaded>, ImageError> {
-    if !loaded.is_empty() {
-        return Ok(loaded);
-    }
-    let why = match &selection.name {
-        Some(name) => format!("it holds no image `{name}`"),
-        None => "it holds no image".to_owned(),
-    };
-    Err(ImageError::invalid(found.what(), why))
-}
+#[cfg(test)]
+mod tests;

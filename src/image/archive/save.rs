@@ -8,7 +8,7 @@ use crate::fs::FileError;
 use crate::image::digest::{Digest, HashingReader};
 use crate::image::error::ImageError;
 use crate::image::reference::Reference;
-use crate::image::spec::{Index, media};
+use crate::image::spec::{Descriptor, Index, media};
 use crate::image::store::Store;
 use crate::image::store::records::Stored;
 use crate::image::unpack::stream::{self, Compression};
@@ -79,11 +79,13 @@ impl<W: Write> Archive<'_, W> {
     /// Adds a blob as it is; its digest is checked on the way.
     fn blob(&mut self, name: &str, digest: &Digest) -> Result<(), ImageError> {
         let size = self.store.size(digest)?;
-        let mut reader = HashingReader::new(self.store.open_blob(digest)?);
+        let content = self.store.open_blob(digest)?;
+        let mut reader = HashingReader::new(&content);
         let fresh = !self.held.contains(name);
         self.file(name, size, &mut reader)?;
         let (found, _) = reader.finish();
         if fresh && found != *digest {
+            self.store.set_aside(digest, &content);
             let what = format!("the blob {digest}");
             return Err(ImageError::Digest { what, expected: *digest, found });
         }
@@ -98,7 +100,7 @@ impl<W: Write> Archive<'_, W> {
             let mut layers = Vec::new();
             for (layer, diff) in image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids) {
                 let name = format!("{}/layer.tar", diff.hex());
-                self.plain_layer(&name, &layer.digest, diff)?;
+                self.plain_layer(&name, layer, diff)?;
                 layers.push(name);
             }
             let familiar = |name: &String| name.parse::<Reference>().map(|name| name.familiar());
@@ -109,7 +111,8 @@ impl<W: Write> Archive<'_, W> {
     }
 
     /// Adds a layer uncompressed. Its length must stand before it, so a compressed one is decompressed to a file first.
-    fn plain_layer(&mut self, name: &str, digest: &Digest, diff: &Digest) -> Result<(), ImageError> {
+    fn plain_layer(&mut self, name: &str, layer: &Descriptor, diff: &Digest) -> Result<(), ImageError> {
+        let digest = &layer.digest;
         if self.held.contains(name) {
             return Ok(());
         }
@@ -124,9 +127,7 @@ impl<W: Write> Archive<'_, W> {
             io::copy(plain, &mut file).map_err(|error| ImageError::from(temporary()(error)))
         });
         let (size, digests) = match copied {
-            Err(ImageError::Stream(source)) => {
-                return Err(ImageError::Unpack { layer: format!("the layer {digest}"), source });
-            }
+            Err(ImageError::Stream(source)) => return Err(self.store.blame(layer, source)),
             copied => copied?,
         };
         if digests.plain.0 != *diff {
