@@ -226,10 +226,10 @@ fn carry(mut from: TcpStream, mut into: TcpStream, limit: Option<usize>, left: &
     let mut buffer = vec![0; 16 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         carried += count;
-        if into.write_all(&buffer[..count]).is_err() {
-            break;
-        }
-        if limit.is_some_and(|limit| carried > limit) && left.fetch_sub(1, Ordering::Relaxed) > 0 {
+        let beyond = limit.map_or(0, |limit| carried.saturating_sub(limit)).min(count);
+        let breaks = beyond > 0 && left.fetch_sub(1, Ordering::Relaxed) > 0;
+        let passed = if breaks { count - beyond } else { count };
+        if into.write_all(&buffer[..passed]).is_err() || breaks {
             break;
         }
     }

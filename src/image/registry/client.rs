@@ -9,11 +9,20 @@ use ureq::http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::auth::{Authorization, Challenge};
 use super::credentials::Credentials;
-use super::{Connection, RegistryError, tls};
+use super::{Connection, RegistryError, address, tls};
 use crate::image::reference::DEFAULT_REGISTRY;
 
-/// The longest pause between two tries.
+/// The longest pause between two tries that we choose.
 const MOST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The longest that a registry can make us wait.
+const MOST_TOLD_PAUSE: Duration = Duration::from_secs(300);
+
+/// How often an answer may lead elsewhere.
+const MOST_REDIRECTIONS: u32 = 5;
+
+/// The most characters of a registry's own words.
+const MOST_SAID: usize = 400;
 
 /// A connection to one registry for one repository.
 #[derive(Debug)]
@@ -78,10 +87,11 @@ impl Client {
     ) -> Result<Self, RegistryError> {
         let host = if registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { registry };
         let credentials = match &connection.credentials {
+            Some(Credentials::Nobody) => None,
             Some(credentials) => Some(credentials.clone()),
             None => Credentials::of_docker(registry)?,
         };
-        let local = is_loopback(host);
+        let local = address::is_loopback(host);
         let tls = tls::configuration(host)?;
         let build = |plain: bool| {
             let mut config = ureq::Agent::config_builder()
@@ -89,7 +99,8 @@ impl Client {
                 .https_only(!plain)
                 .tls_config(tls.clone())
                 .user_agent(concat!("isobench/", env!("CARGO_PKG_VERSION")))
-                .max_redirects(5)
+                // Each is judged, and followed here.
+                .max_redirects(0)
                 .timeout_connect(Some(Duration::from_secs(15)))
                 .timeout_recv_response(Some(Duration::from_secs(60)))
                 .timeout_per_read(Some(Duration::from_secs(60)))
@@ -108,24 +119,49 @@ impl Client {
                 connection: connection.clone(),
             }
         };
-        if connection.plain_http {
-            let client = build(true);
-            client.greet()?;
-            return Ok(client);
-        }
-        let client = build(false);
-        match client.greet() {
-            // On this machine no one listens in: a registry without TLS will do.
-            Err(first @ RegistryError::Unreachable { .. }) if local => {
-                let client = build(true);
-                match client.greet() {
-                    // It speaks TLS after all.
-                    Err(RegistryError::Refused { status: 400, .. } | RegistryError::Unreachable { .. }) => Err(first),
-                    outcome => outcome.map(|()| client),
+        // On this machine no one listens in: a registry without TLS will do.
+        let mut ways = match (connection.plain_http, local) {
+            (true, _) => vec![build(true)],
+            (false, true) => vec![build(false), build(true)],
+            (false, false) => vec![build(false)],
+        };
+        let mut attempt = 1;
+        loop {
+            match Self::reach(&ways) {
+                Ok(way) => return Ok(ways.swap_remove(way)),
+                Err(Failed { error, passing, pause }) => {
+                    if !passing || attempt >= connection.attempts {
+                        return Err(error);
+                    }
+                    ways[0].rest(attempt, pause);
+                    attempt += 1;
                 }
             }
-            outcome => outcome.map(|()| client),
         }
+    }
+
+    /// Which of some ways to a registry is one: the next is tried where no one answers on the one before.
+    fn reach(ways: &[Self]) -> Result<usize, Failed> {
+        let mut failed = match ways[0].greet() {
+            Ok(()) => return Ok(0),
+            Err(failed) => failed,
+        };
+        for (at, way) in ways.iter().enumerate().skip(1) {
+            if !matches!(failed.error, RegistryError::Unreachable { .. }) {
+                break;
+            }
+            match way.greet() {
+                Ok(()) => return Ok(at),
+                Err(next) => match next.error {
+                    // The second: it speaks TLS after all.
+                    RegistryError::Unreachable { .. } | RegistryError::Refused { status: 400, .. } => {
+                        failed.passing |= next.passing;
+                    }
+                    _ => failed = next,
+                },
+            }
+        }
+        Err(failed)
     }
 
     /// The registry as it was named.
@@ -149,16 +185,20 @@ impl Client {
     }
 
     /// Whether there is a registry, and how it wants us to prove who we are.
-    fn greet(&self) -> Result<(), RegistryError> {
+    fn greet(&self) -> Result<(), Failed> {
         let ask = Ask::new(Method::GET, format!("{}/v2/", self.base), "the greeting");
         let mut response = self.once(&ask, Payload::None)?;
         match response.status() {
             StatusCode::OK => Ok(()),
             StatusCode::UNAUTHORIZED => {
                 let challenge = Challenge::of(response.headers());
-                self.prove(challenge, &ask.what, &mut response)
+                Ok(self.prove(challenge, &ask.what, &mut response)?)
             }
-            _ => Err(self.refused(&ask.what, &mut response)),
+            status => {
+                let pause = told_pause(response.headers());
+                let error = self.refused(&ask.what, &mut response);
+                Err(Failed { error, passing: is_passing(status), pause })
+            }
         }
     }
 
@@ -204,14 +244,36 @@ impl Client {
         }
     }
 
-    /// Makes a request once; any status is an answer.
+    /// Makes a request once; any status is an answer. One that asks for something is asked where the answer says that it
+    /// is, as long as that is safe.
     pub(super) fn once(&self, ask: &Ask<'_>, payload: Payload<'_>) -> Result<Response<Body>, RegistryError> {
-        let mut request = Request::builder().method(ask.method.clone()).uri(&ask.url);
-        for (name, value) in &ask.headers {
+        if ask.method != Method::GET && ask.method != Method::HEAD {
+            return self.send(ask, &ask.url, payload);
+        }
+        let mut url = ask.url.clone();
+        for _ in 0..=MOST_REDIRECTIONS {
+            let response = self.send(ask, &url, Payload::None)?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            url = self.address(&url, response.headers())?;
+        }
+        Err(self.malformed(format!("us round and round for {}", ask.what)))
+    }
+
+    /// Makes a request to an address: the one that is asked for, or where that led to.
+    fn send(&self, ask: &Ask<'_>, url: &str, payload: Payload<'_>) -> Result<Response<Body>, RegistryError> {
+        if !address::is_safe(url, self.connection.plain_http) {
+            return Err(self.malformed(format!("us to an address without TLS: {}", address::shown(url))));
+        }
+        let mut request = Request::builder().method(ask.method.clone()).uri(url);
+        // What proves who we are is not for where we are sent on to.
+        let kept = ask.headers.iter().filter(|(name, _)| url == ask.url || *name != "authorization");
+        for (name, value) in kept {
             request = request.header(*name, value);
         }
         // Who we are is told to the registry alone, and not to where it sends us for an upload or a download.
-        if ask.proven && ask.url.starts_with(&format!("{}/", self.base)) {
+        if ask.proven && url.starts_with(&format!("{}/", self.base)) {
             let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(authorization) = &*authorization {
                 request = request.header("authorization", authorization.header());
@@ -277,22 +339,44 @@ impl Client {
 
     /// Waits before the next try.
     pub(super) fn rest(&self, attempt: u32, told: Option<Duration>) {
-        let pause = self.connection.pause.saturating_mul(1 << attempt.saturating_sub(1).min(16));
-        std::thread::sleep(told.unwrap_or(pause).min(MOST_PAUSE));
+        let pause = self.connection.pause.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(MOST_PAUSE);
+        std::thread::sleep(told.map_or(pause, |told| told.min(MOST_TOLD_PAUSE)));
     }
 
-    /// The address that a header gives, whole. One without TLS is an error where the registry has it.
+    /// The address of an upload, whole.
     pub(super) fn location(&self, headers: &HeaderMap) -> Result<String, RegistryError> {
+        self.address(&self.base, headers)
+    }
+
+    /// The address that an answer from another gives.
+    fn address(&self, from: &str, headers: &HeaderMap) -> Result<String, RegistryError> {
         let location = headers.get("location").and_then(|value| value.to_str().ok());
-        let location = location.ok_or_else(|| self.malformed("no address to upload to"))?;
-        if location.starts_with('/') {
-            return Ok(format!("{}{location}", self.base));
-        }
-        let safe = location.starts_with("https://") || self.base.starts_with("http://");
-        if safe && location.contains("://") {
-            return Ok(location.to_owned());
-        }
-        Err(self.malformed(format!("an address to upload to that is not safe: {location}")))
+        let location = location.ok_or_else(|| self.malformed("us on without an address"))?;
+        let resolved = address::resolve(from, location);
+        resolved.ok_or_else(|| self.malformed(format!("us to what is no address: {}", address::shown(location))))
+    }
+}
+
+/// A first contact that failed.
+struct Failed {
+    error: RegistryError,
+    /// Whether the next may not.
+    passing: bool,
+    /// How long the registry wants us to wait before it.
+    pause: Option<Duration>,
+}
+
+impl From<RegistryError> for Failed {
+    fn from(error: RegistryError) -> Self {
+        // What is no TLS, or not trusted, stays so.
+        let lasting = match &error {
+            RegistryError::Unreachable { source, .. } => match &**source {
+                ureq::Error::Io(source) => source.kind() == std::io::ErrorKind::InvalidData,
+                _ => false,
+            },
+            _ => true,
+        };
+        Self { passing: !lasting && is_broken(&error), error, pause: None }
     }
 }
 
@@ -310,7 +394,7 @@ fn told(response: &mut Response<Body>) -> String {
         message: String,
     }
     let text = response.body_mut().with_config().limit(64 << 10).lossy_utf8(true).read_to_string().unwrap_or_default();
-    match serde_json::from_str::<Errors>(&text) {
+    let said = match serde_json::from_str::<Errors>(&text) {
         Ok(errors) => {
             let each = errors.errors.iter().map(|error| match error.message.as_str() {
                 "" => error.code.clone(),
@@ -318,8 +402,9 @@ fn told(response: &mut Response<Body>) -> String {
             });
             each.collect::<Vec<_>>().join("; ")
         }
-        Err(_) => text.lines().next().unwrap_or_default().chars().take(200).filter(|c| !c.is_control()).collect(),
-    }
+        Err(_) => text.lines().next().unwrap_or_default().to_owned(),
+    };
+    said.chars().filter(|c| !c.is_control()).take(MOST_SAID).collect()
 }
 
 /// Whether the same request may succeed later.
@@ -336,31 +421,15 @@ pub(super) fn is_broken(error: &RegistryError) -> bool {
     )
 }
 
-fn told_pause(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get("retry-after")?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-/// Whether this is a name or address of this machine that no other machine has.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+/// How long an answer says to wait: in seconds, or until a time.
+pub(super) fn told_pause(headers: &HeaderMap) -> Option<Duration> {
+    let told = headers.get("retry-after")?.to_str().ok()?;
+    if let Ok(seconds) = told.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(told).ok()?;
+    Some(Duration::try_from(until.duration_since(jiff::Timestamp::now())).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_is_this_machine() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["localhost.example", "128.0.0.1", "127.0.0.1.example:5000", "[::2]", "10.0.0.1", "docker.io"] {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
-}
+mod tests;

@@ -28,6 +28,8 @@ pub enum Credentials {
     },
     /// A token that stands for both.
     Token(String),
+    /// None, whatever docker's configuration says.
+    Nobody,
 }
 
 impl fmt::Debug for Credentials {
@@ -36,6 +38,7 @@ impl fmt::Debug for Credentials {
         match self {
             Self::Password { user, .. } => write!(f, "Password({user}, …)"),
             Self::Token(_) => f.write_str("Token(…)"),
+            Self::Nobody => f.write_str("Nobody"),
         }
     }
 }
@@ -118,7 +121,10 @@ impl Credentials {
         let configuration: Configuration =
             serde_json::from_str(&text).map_err(|error| CredentialsError::Json(path.to_owned(), error))?;
         let key = if registry == DEFAULT_REGISTRY { DOCKER_HUB } else { registry };
-        if let Some(helper) = configuration.cred_helpers.get(registry).or(configuration.creds_store.as_ref()) {
+        // Docker has its own registry under the whole address there too; others write its name.
+        let helpers = &configuration.cred_helpers;
+        let helper = helpers.get(key).or_else(|| helpers.get(registry)).or(configuration.creds_store.as_ref());
+        if let Some(helper) = helper {
             return ask_helper(helper, key);
         }
         let host = |key: &str| {
@@ -213,6 +219,10 @@ mod tests {
         let error = of(r#"{"auths": {"r.example": {"auth": "c2VjcmV0"}}}"#, "r.example").unwrap_err();
         assert!(error.to_string().contains("r.example") && !error.to_string().contains("secret"), "{error}");
         assert!(matches!(of("{", "r.example"), Err(CredentialsError::Json(..))));
+        for text in [DOCKER_HUB, "docker.io"] {
+            let text = format!(r#"{{"credHelpers": {{"{text}": "isobench-has-none"}}}}"#);
+            assert!(matches!(of(&text, "docker.io"), Err(CredentialsError::Helper { .. })), "{text}");
+        }
         let error = of(r#"{"credsStore": "isobench-has-none"}"#, "r.example").unwrap_err();
         assert!(error.to_string().starts_with("the credential helper docker-credential-isobench-has-none failed"));
     }

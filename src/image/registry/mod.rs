@@ -1,10 +1,11 @@
 //! Registries: pulling and pushing by the distribution protocol.
 //!
 //! [`Client`] makes the requests: it proves who we are when it is asked to, tries again what failed on the way, and
-//! speaks plain http only to this machine or where it was told to. [`pull`] and [`push`] say what goes over it.
+//! speaks plain http only to this machine or where it was told to. [`pull()`] and [`push()`] say what goes over it.
 
 use std::time::Duration;
 
+mod address;
 mod auth;
 mod client;
 mod credentials;

@@ -5,13 +5,14 @@ use std::io::{self, Read, Seek, SeekFrom};
 use ureq::http::{HeaderMap, Method, StatusCode};
 
 use super::auth::{Challenge, percent};
-use super::client::{Ask, Client, Payload, is_broken, is_passing};
-use super::{Connection, Event, RegistryError, Watcher, transfer};
+use super::client::{Ask, Client, Payload, is_broken, is_passing, told_pause};
+use super::transfer::{self, Progress};
+use super::{Connection, Event, RegistryError, Watcher};
 use crate::fs::FileError;
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
 use crate::image::reference::Reference;
-use crate::image::spec::{Descriptor, Manifest};
+use crate::image::spec::{Descriptor, Manifest, media};
 use crate::image::store::Store;
 
 /// What a push brought.
@@ -41,7 +42,8 @@ pub fn push(
     let image = store.image(&reference.to_string())?;
     let mut layers = Vec::new();
     for (layer, diff) in image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids) {
-        layers.push(store.compress(layer, diff)?);
+        let sent = store.compress(layer, diff)?;
+        layers.push(if sent == *layer { sent } else { named(sent, image.manifest.media_type()) });
     }
     let (descriptor, document) = if layers == image.manifest.layers {
         (image.record.manifest.clone(), store.read_document(&image.record.manifest.digest)?)
@@ -70,6 +72,14 @@ pub fn push(
     })?;
     drop(share);
     Ok(Pushed { digest: descriptor.digest, size: descriptor.size })
+}
+
+/// A layer that was compressed for a manifest of some type: docker's manifests know docker's layers only.
+fn named(layer: Descriptor, manifest: &str) -> Descriptor {
+    match manifest {
+        media::DOCKER_MANIFEST => Descriptor { media_type: media::DOCKER_LAYER_GZIP.to_owned(), ..layer },
+        _ => layer,
+    }
 }
 
 /// Another repository of the same registry that has the image: its blobs need not be sent.
@@ -130,76 +140,117 @@ fn upload(
     store: &Store,
     client: &Client,
     blob: &Descriptor,
-    mut location: String,
+    location: String,
     watcher: Watcher<'_>,
 ) -> Result<Option<RegistryError>, ImageError> {
     let what = format!("upload of the blob {}", blob.digest);
-    let mut at = 0;
-    let mut attempt = 1;
-    let mut proven = false;
-    while at < blob.size {
-        let before = at;
-        let mut file = store.open_blob(&blob.digest)?;
-        file.seek(SeekFrom::Start(at)).map_err(FileError::new("read a blob in", store.root()))?;
-        let left = blob.size - at;
-        let mut patch = Ask::new(Method::PATCH, location.as_str(), what.as_str())
-            .header("content-type", "application/octet-stream");
-        if at > 0 {
-            patch = patch.header("content-range", format!("{at}-{}", blob.size - 1));
+    let mut upload =
+        Upload { store, client, blob, watcher, what, location, at: 0, progress: Progress::default(), proven: false };
+    while upload.at < blob.size {
+        if let Some(error) = upload.send()? {
+            return Ok(Some(error));
         }
-        let mut counted = Counted { reader: file.take(left), at, tell: &|at| watcher(&blob.digest, Event::At(at)) };
-        let failed = match client.once(&patch, Payload::Stream(&mut counted, left)) {
+    }
+    upload.finish()
+}
+
+/// A blob on its way.
+struct Upload<'a> {
+    store: &'a Store,
+    client: &'a Client,
+    blob: &'a Descriptor,
+    watcher: Watcher<'a>,
+    what: String,
+    /// Where it goes on.
+    location: String,
+    /// Bytes that the registry has.
+    at: u64,
+    progress: Progress,
+    /// Whether we proved who we are since the registry took something.
+    proven: bool,
+}
+
+impl Upload<'_> {
+    /// Sends what the registry does not have, in one request.
+    fn send(&mut self) -> Result<Option<RegistryError>, ImageError> {
+        let (digest, size) = (&self.blob.digest, self.blob.size);
+        let mut file = self.store.open_blob(digest)?;
+        file.seek(SeekFrom::Start(self.at)).map_err(FileError::new("read a blob in", self.store.root()))?;
+        let left = size - self.at;
+        let mut patch = Ask::new(Method::PATCH, self.location.as_str(), self.what.as_str())
+            .header("content-type", "application/octet-stream");
+        if self.at > 0 {
+            patch = patch.header("content-range", format!("{}-{}", self.at, size - 1));
+        }
+        let tell = |at| (self.watcher)(digest, Event::At(at));
+        let mut counted = Counted { reader: file.take(left), at: self.at, tell: &tell };
+        match self.client.once(&patch, Payload::Stream(&mut counted, left)) {
             Ok(mut response) => match response.status() {
                 StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED => {
-                    location = client.location(response.headers())?;
-                    at = blob.size;
-                    continue;
+                    self.location = self.client.location(response.headers())?;
+                    self.at = size;
+                    Ok(None)
                 }
-                StatusCode::UNAUTHORIZED if !proven => {
-                    proven = true;
+                StatusCode::UNAUTHORIZED if !self.proven => {
+                    self.proven = true;
                     let challenge = Challenge::of(response.headers());
-                    client.prove(challenge, &what, &mut response)?;
-                    continue;
+                    self.client.prove(challenge, &self.what, &mut response)?;
+                    Ok(None)
                 }
                 status => {
-                    let refused = client.refused(&what, &mut response);
-                    let forgotten = matches!(status.as_u16(), 404 | 416);
-                    if forgotten || !is_passing(status) {
-                        return if forgotten { Ok(Some(refused)) } else { Err(refused.into()) };
+                    let pause = told_pause(response.headers());
+                    let refused = self.client.refused(&self.what, &mut response);
+                    match status.as_u16() {
+                        404 | 416 => Ok(Some(refused)), // it was forgotten
+                        _ if is_passing(status) => self.recover(refused, pause),
+                        _ => Err(refused.into()),
                     }
-                    refused
                 }
             },
-            Err(error) if is_broken(&error) => error,
-            Err(error) => return Err(error.into()),
-        };
-        if attempt >= client.connection().attempts {
-            return Err(failed.into());
+            Err(error) if is_broken(&error) => self.recover(error, None),
+            Err(error) => Err(error.into()),
         }
-        watcher(&blob.digest, Event::Retry);
-        client.rest(attempt, None);
-        let status = Ask::new(Method::GET, location.as_str(), what.as_str());
-        match client.ask(&status, &[StatusCode::NO_CONTENT, StatusCode::OK]) {
+    }
+
+    /// Asks what the registry has after a failure, unless too many got nowhere.
+    fn recover(
+        &mut self,
+        failed: RegistryError,
+        pause: Option<std::time::Duration>,
+    ) -> Result<Option<RegistryError>, ImageError> {
+        (self.watcher)(&self.blob.digest, Event::Retry);
+        self.client.rest(self.progress.vain() + 1, pause);
+        let status = Ask::new(Method::GET, self.location.as_str(), self.what.as_str());
+        match self.client.ask(&status, &[StatusCode::NO_CONTENT, StatusCode::OK]) {
             Ok(response) => {
-                at = received(response.headers()).min(blob.size);
+                self.at = received(response.headers()).min(self.blob.size);
                 if response.headers().contains_key("location") {
-                    location = client.location(response.headers())?;
+                    self.location = self.client.location(response.headers())?;
                 }
             }
             Err(RegistryError::NotFound { .. }) => return Ok(Some(failed)),
             Err(error) => return Err(error.into()),
         }
-        (attempt, proven) = if at > before { (1, false) } else { (attempt + 1, proven) };
-    }
-    let between = if location.contains('?') { '&' } else { '?' };
-    let url = format!("{location}{between}digest={}", percent(&blob.digest.to_string()));
-    let put = Ask::new(Method::PUT, url, what.as_str()).header("content-type", "application/octet-stream");
-    match client.ask(&put, &[StatusCode::CREATED, StatusCode::NO_CONTENT]) {
-        Ok(_) => Ok(None),
-        Err(error @ (RegistryError::NotFound { .. } | RegistryError::Refused { status: 400 | 416, .. })) => {
-            Ok(Some(error))
+        if self.progress.note(self.at) {
+            self.proven = false;
+        } else if self.progress.vain() >= self.client.connection().attempts {
+            return Err(failed.into());
         }
-        Err(error) => Err(error.into()),
+        Ok(None)
+    }
+
+    /// Says that all of it was sent, and what it must be.
+    fn finish(self) -> Result<Option<RegistryError>, ImageError> {
+        let between = if self.location.contains('?') { '&' } else { '?' };
+        let url = format!("{}{between}digest={}", self.location, percent(&self.blob.digest.to_string()));
+        let put = Ask::new(Method::PUT, url, self.what.as_str()).header("content-type", "application/octet-stream");
+        match self.client.ask(&put, &[StatusCode::CREATED, StatusCode::NO_CONTENT]) {
+            Ok(_) => Ok(None),
+            Err(error @ (RegistryError::NotFound { .. } | RegistryError::Refused { status: 400 | 416, .. })) => {
+                Ok(Some(error))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -240,6 +291,13 @@ mod tests {
             headers.insert("range", range.parse().unwrap());
             assert_eq!(received(&headers), bytes, "{range}");
         }
+    }
+
+    #[test]
+    fn a_manifest_names_layers_of_its_own_kind() {
+        let layer = Descriptor::new(media::OCI_LAYER_GZIP, Digest::of(b""), 0);
+        assert_eq!(named(layer.clone(), media::OCI_MANIFEST), layer);
+        assert_eq!(named(layer, media::DOCKER_MANIFEST).media_type, media::DOCKER_LAYER_GZIP);
     }
 
     #[test]

@@ -8,6 +8,28 @@ use crate::image::digest::Digest;
 use crate::image::error::ImageError;
 use crate::image::spec::Descriptor;
 
+/// How far a blob came, and how many tries in a row got it no further.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The most that ever was there: what begins anew, or is forgotten, gets on only beyond it.
+    highest: u64,
+    vain: u32,
+}
+
+impl Progress {
+    /// A try ended with so many bytes there; whether it got on.
+    pub(super) fn note(&mut self, at: u64) -> bool {
+        let further = at > self.highest;
+        (self.highest, self.vain) = if further { (at, 0) } else { (self.highest, self.vain + 1) };
+        further
+    }
+
+    /// How many tries in a row got nowhere.
+    pub(super) fn vain(&self) -> u32 {
+        self.vain
+    }
+}
+
 /// Moves each of some blobs once, at most `parallel` at a time; their outcomes in their order. After a failure no
 /// further one is begun.
 pub(super) fn each<T: Send>(
@@ -52,4 +74,16 @@ pub(super) fn each<T: Send>(
     let mut outcomes = outcomes;
     outcomes.sort_by_key(|(at, _)| *at);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_never_there_is_progress() {
+        let mut progress = Progress::default();
+        let noted = [600, 300, 600, 601, 0, 601].map(|at| (progress.note(at), progress.vain()));
+        assert_eq!(noted, [(true, 0), (false, 1), (false, 2), (true, 0), (false, 1), (false, 2)]);
+    }
 }
