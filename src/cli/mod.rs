@@ -53,7 +53,7 @@ enum Command {
     /// Take away what a killed isobench left behind
     Gc,
     /// Work with images: list, pull, push, load, save, import, …
-    Image(image::ImageArgs),
+    Image(Box<image::ImageArgs>),
     /// Show the experiments with their keys, the metrics, and the scenarios in ./scenarios
     List,
     /// Print a completion script for a shell
@@ -123,7 +123,7 @@ pub fn run() -> Result<Ended, CliError> {
         Command::Report(args) => report::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Gc => gc::run(),
-        Command::Image(args) => image::run(args),
+        Command::Image(args) => image::run(*args),
         Command::List => list::run(),
         Command::Completions(args) => completions::run(args),
     }

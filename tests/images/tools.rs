@@ -96,6 +96,13 @@ impl Place {
     /// How many bytes and files the store's directories hold that a failed act could have left.
     pub fn leftovers(&self) -> Outcome<Vec<PathBuf>> {
         let mut found = Vec::new();
+        let known = ["blobs", "compressed", "images.json", "layers", "leases", "lock", "locks", "records.lock", "tmp"];
+        for entry in std::fs::read_dir(self.store.root())? {
+            let entry = entry?;
+            if !known.iter().any(|name| entry.file_name() == *name) {
+                found.push(entry.path());
+            }
+        }
         for part in ["tmp", "blobs/sha256", "layers", "compressed", "leases"] {
             for entry in std::fs::read_dir(self.store.root().join(part))? {
                 found.push(entry?.path());

@@ -71,6 +71,7 @@ pub(super) fn run(store: &Store, args: &InspectArgs) -> Result<Ended, CliError> 
 
 /// All that is known of an image, under docker's names.
 fn inspect(store: &Store, name: &str) -> Result<Value, ImageError> {
+    let _share = store.share()?;
     let image = store.image(name)?;
     // The configuration as it is, with what isobench does not read of it.
     let config: Value = serde_json::from_slice(&store.read_document(&image.id)?)
@@ -109,8 +110,10 @@ const TABLE: &str = "table {{.ID}}\\t{{.CreatedSince}}\\t{{.CreatedBy}}\\t{{.Siz
 const TABLE_NOT_HUMAN: &str = "table {{.ID}}\\t{{.CreatedAt}}\\t{{.CreatedBy}}\\t{{.Size}}\\t{{.Comment}}";
 
 pub(super) fn history(store: &Store, args: &HistoryArgs) -> Result<Ended, CliError> {
-    let image = store.image(&args.image)?;
-    let steps = history::steps(store, &image)?;
+    // Given back before the output, which may wait for its reader.
+    let share = store.share()?;
+    let steps = history::steps(store, &store.image(&args.image)?)?;
+    drop(share);
     let format = match &args.format {
         Some(format) => Format::parse(format)?,
         None if args.quiet => Format::parse("{{.ID}}")?,

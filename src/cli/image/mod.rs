@@ -24,6 +24,9 @@ pub(super) struct ImageArgs {
     /// The most bytes that a layer may unpack to
     #[arg(long, global = true, value_name = "BYTES", hide_short_help = true)]
     max_layer_bytes: Option<u64>,
+    /// The most bytes that all layers of an image may have together
+    #[arg(long, global = true, value_name = "BYTES", hide_short_help = true)]
+    max_image_bytes: Option<u64>,
     /// The most files that a layer may hold
     #[arg(long, global = true, value_name = "COUNT", hide_short_help = true)]
     max_layer_files: Option<u64>,
@@ -72,6 +75,7 @@ pub(super) fn run(args: ImageArgs) -> Result<Ended, CliError> {
 fn open(args: &ImageArgs) -> Result<Store, ImageError> {
     let mut limits = Limits::default();
     limits.bytes = args.max_layer_bytes.unwrap_or(limits.bytes);
+    limits.image = args.max_image_bytes.unwrap_or(limits.image.max(limits.bytes));
     limits.entries = args.max_layer_files.unwrap_or(limits.entries);
     Ok(Store::of_machine()?.with_limits(limits))
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::super::{CliError, Ended, output};
 use super::columns;
-use super::list::Filter;
+use super::list::{Filter, Filters, Listed};
 use crate::image::reference::Reference;
 use crate::image::store::Store;
 use crate::image::store::collect::Removed;
@@ -31,7 +31,7 @@ pub(super) struct PruneArgs {
     /// Also remove images that have a name
     #[arg(short, long)]
     all: bool,
-    /// Only images for which this holds: until=TIME, label=NAME[=VALUE]
+    /// Only images for which this holds: until=TIME, label=NAME[=VALUE]; dangling=false is --all, dangling=true is not
     #[arg(long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
     /// Do not ask
@@ -58,9 +58,10 @@ pub(super) fn run(store: &Store, args: &RemoveArgs) -> Result<Ended, CliError> {
 }
 
 pub(super) fn prune(store: &Store, args: &PruneArgs) -> Result<Ended, CliError> {
-    let filters = args.filters.iter().map(|text| Filter::parse(text, store)).collect::<Result<Vec<_>, _>>()?;
+    let filters = Filters::parse(&args.filters, Filter::parse_prune)?;
+    let all = filters.with_names().unwrap_or(args.all);
     if !args.force {
-        let what = if args.all { "images that no container uses" } else { "dangling images" };
+        let what = if all { "images that no container uses" } else { "dangling images" };
         output::print(&format!("WARNING! This will remove all {what}.\nAre you sure you want to continue? [y/N] "))?;
         io::stdout().flush().map_err(CliError::Output)?;
         let mut answer = String::new();
@@ -70,8 +71,7 @@ pub(super) fn prune(store: &Store, args: &PruneArgs) -> Result<Ended, CliError> 
         }
     }
     let (removed, collected) = store.prune(|id, record| {
-        (args.all || record.names.is_empty())
-            && store.stored(*id, record.clone()).is_ok_and(|image| filters.iter().all(|filter| filter.takes(&image)))
+        Ok((all || record.names.is_empty()) && filters.take_pruned(&Listed::of(store, *id, record.clone())?))
     })?;
     let mut text = String::new();
     if !removed.is_empty() {
