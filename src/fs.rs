@@ -57,21 +57,90 @@ pub fn create_dirs(path: impl AsRef<Path>) -> Result<(), FileError> {
 /// When the temporary file beside it cannot be written or renamed.
 pub fn write_atomic(path: impl AsRef<Path>, content: &[u8]) -> Result<(), FileError> {
     let path = path.as_ref();
-    let parent = match path.parent() {
+    replace(path, content, parent(path), Durability::Process)
+}
+
+/// Replaces a file's content like [`write_atomic`], by way of a temporary file in another directory of the same file
+/// system: so that who lists the file's own directory sees whole files only.
+///
+/// # Errors
+/// When the temporary file cannot be written or renamed.
+pub fn write_atomic_through(
+    temporary: impl AsRef<Path>,
+    path: impl AsRef<Path>,
+    content: &[u8],
+) -> Result<(), FileError> {
+    replace(path.as_ref(), content, temporary.as_ref(), Durability::Process)
+}
+
+/// Replaces a file's content like [`write_atomic_through`], and is on disk before it can be seen: it outlives the
+/// machine's fall too.
+///
+/// # Errors
+/// When the temporary file cannot be written, put to disk or renamed, or the directory cannot be put to disk.
+pub fn write_durable(temporary: impl AsRef<Path>, path: impl AsRef<Path>, content: &[u8]) -> Result<(), FileError> {
+    let path = path.as_ref();
+    replace(path, content, temporary.as_ref(), Durability::Machine)?;
+    sync_directory(parent(path))
+}
+
+/// Puts a directory's names to disk.
+///
+/// # Errors
+/// When it cannot be opened or synchronized.
+pub fn sync_directory(path: impl AsRef<Path>) -> Result<(), FileError> {
+    let path = path.as_ref();
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.map_err(FileError::new("write to disk", path))
+}
+
+/// Whose end a write outlives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    Process,
+    Machine,
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+fn replace(path: &Path, content: &[u8], temporary: &Path, durability: Durability) -> Result<(), FileError> {
     let mut file = tempfile::Builder::new()
         .prefix(".isobench-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(parent)
-        .map_err(FileError::new("create a temporary file in", parent))?;
+        .tempfile_in(temporary)
+        .map_err(FileError::new("create a temporary file in", temporary))?;
     file.write_all(content).map_err(FileError::new("write", path))?;
+    if durability == Durability::Machine {
+        file.as_file().sync_all().map_err(FileError::new("write to disk", path))?;
+    }
     file.persist(path).map_err(|error| FileError::new("replace", path)(error.error))?;
     Ok(())
 }
 
-/// An exclusive lock on a file, released on drop and by the kernel when the process ends.
+/// Opens a file for reading, and only that: a pipe would block and a device has no end.
+///
+/// # Errors
+/// When it cannot be opened or is no regular file.
+pub fn open_regular(path: impl AsRef<Path>) -> Result<File, FileError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = path.as_ref();
+    let opened =
+        OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path);
+    let file = opened.map_err(FileError::new("open", path))?;
+    let metadata = file.metadata().map_err(FileError::new("look at", path))?;
+    if !metadata.is_file() {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+        return Err(FileError::new("open", path)(source));
+    }
+    Ok(file)
+}
+
+/// A lock on a file, released on drop and by the kernel when the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -86,6 +155,17 @@ impl Lock {
         let path = path.as_ref();
         let file = open_lock_file(path)?;
         file.lock().map_err(FileError::new("lock", path))?;
+        Ok(Self { _file: file })
+    }
+
+    /// Waits until no one holds the lock exclusively, and keeps it so; makes the file if it is missing.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or locked.
+    pub fn shared(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let file = open_lock_file(path)?;
+        file.lock_shared().map_err(FileError::new("lock", path))?;
         Ok(Self { _file: file })
     }
 
@@ -125,6 +205,35 @@ mod tests {
         write_atomic(&path, b"new").unwrap();
         assert_eq!(read_text(&path).unwrap(), "new");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_temporary_file_is_where_it_was_told_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let (visible, temporary) = (dir.path().join("visible"), dir.path().join("tmp"));
+        create_dirs(&visible).unwrap();
+        let path = visible.join("a.json");
+        // Without the directory for temporary files nothing is written, and nothing is left beside the file.
+        assert!(write_durable(&temporary, &path, b"x").is_err());
+        assert!(write_atomic_through(&temporary, &path, b"x").is_err());
+        assert_eq!(std::fs::read_dir(&visible).unwrap().count(), 0);
+        create_dirs(&temporary).unwrap();
+        write_durable(&temporary, &path, b"x").unwrap();
+        write_atomic_through(&temporary, &path, b"y").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "y");
+        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_pipe_and_a_device_are_no_regular_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero"), dir.path()] {
+            assert!(open_regular(path).is_err(), "{}", path.display());
+        }
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        open_regular(dir.path().join("file")).unwrap();
     }
 
     #[test]

@@ -17,7 +17,7 @@
 //! | 0 | [`units`], [`fs`] | durations, bytes, rates, limits; atomic writes, locks, errors with paths |
 //! | 1 | [`netlink`] | links, addresses, routes, nf_tables, spoken straight to the kernel |
 //! | 1 | [`cgroup`] | detect, limits, attach, read back, usage; one file a controller |
-//! | 1 | [`image`] | layers and the embedded `self` image |
+//! | 1 | [`image`] | images: store, layers, archives, registries, the embedded `self` image |
 //! | 1 | [`record`] | what a run is: samples, phases, summaries, host fingerprint; the run directory |
 //! | 1 | [`scenario`] | TOML → validated `Scenario` → `Vec<Case>`; errors point at line and column; → [`record`] |
 //! | 2 | [`network`] | the drivers (one file each), IPAM, NAT and published ports, on a given host namespace |

@@ -51,6 +51,18 @@ pub enum CliError {
     /// The signal handlers cannot be installed.
     #[error("cannot listen for Ctrl-C")]
     Signals(#[source] io::Error),
+    /// Something cannot be done with an image.
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
+    /// A `--format` cannot be used.
+    #[error(transparent)]
+    Template(#[from] super::image::template::TemplateError),
+    /// A `--filter` that is not known.
+    #[error("`{0}` is no filter that this list knows, or its value is none")]
+    Filter(String),
+    /// An archive would go to a terminal.
+    #[error("an archive is not for a terminal; name a file with -o or redirect the output")]
+    Terminal,
     /// The output cannot be written.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
@@ -66,12 +78,29 @@ impl CliError {
 
 /// Says on standard error what went wrong: the error and its causes, once.
 pub fn complain(error: &dyn Error) {
-    let mut text = format!("{ERROR}error{ERROR:#}: {error}");
+    let mut text = format!("{ERROR}error{ERROR:#}: {}", plain(error));
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(&format!("\n  {BOLD}because{BOLD:#}: {cause}"));
+        text.push_str(&format!("\n  {BOLD}because{BOLD:#}: {}", plain(cause)));
         source = cause.source();
     }
     // Where standard error is closed there is no one left to tell.
     let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// An error's text without what would steer the terminal: names of images and files in archives, and what a registry
+/// says, come from others.
+fn plain(error: &dyn Error) -> String {
+    error.to_string().chars().filter(|c| !c.is_control() || *c == '\n').collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_does_not_steer_the_terminal() {
+        let error = CliError::Filter("a\x1b]0;title\x07\r\u{9b}2J\nb".to_owned());
+        assert_eq!(plain(&error), "`a]0;title2J\nb` is no filter that this list knows, or its value is none");
+    }
 }

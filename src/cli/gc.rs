@@ -2,7 +2,7 @@
 
 use super::{CliError, Ended, output};
 use crate::container::gc;
-use crate::image::embedded;
+use crate::image::{Store, embedded};
 use crate::lab::{loops, scheduler};
 
 pub(super) fn run() -> Result<Ended, CliError> {
@@ -11,6 +11,7 @@ pub(super) fn run() -> Result<Ended, CliError> {
     // After their schedulers: a device that is gone has none.
     let devices = loops::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
     let images = embedded::remove_stale()?;
+    let store = Store::existing()?.map(|store| store.tidy()).transpose()?.flatten().unwrap_or_default();
     let mut text = String::new();
     if collected != Default::default() {
         let (groups, processes) = (collected.groups, collected.processes);
@@ -24,6 +25,10 @@ pub(super) fn run() -> Result<Ended, CliError> {
     }
     if images > 0 {
         text.push_str(&format!("removed {images} self images of other builds\n"));
+    }
+    if store != Default::default() {
+        let (layers, blobs) = (store.layers, store.blobs);
+        text.push_str(&format!("removed {layers} layers and {blobs} blobs that no image needs\n"));
     }
     if text.is_empty() {
         text.push_str("nothing was left behind\n");

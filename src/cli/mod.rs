@@ -13,6 +13,7 @@ mod completions;
 mod doctor;
 mod error;
 mod gc;
+mod image;
 mod judge;
 mod list;
 mod output;
@@ -51,6 +52,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Take away what a killed isobench left behind
     Gc,
+    /// Work with images: list, pull, push, load, save, import, …
+    Image(Box<image::ImageArgs>),
     /// Show the experiments with their keys, the metrics, and the scenarios in ./scenarios
     List,
     /// Print a completion script for a shell
@@ -120,6 +123,7 @@ pub fn run() -> Result<Ended, CliError> {
         Command::Report(args) => report::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Gc => gc::run(),
+        Command::Image(args) => image::run(*args),
         Command::List => list::run(),
         Command::Completions(args) => completions::run(args),
     }

@@ -47,6 +47,16 @@ pub enum SpecError {
     /// Overlayfs separates layers by colons.
     #[error("the layer path `{0}` holds a colon or a comma, which overlayfs cannot take")]
     LayerPath(String),
+    /// The kernel takes one page of options.
+    #[error(
+        "the paths of {layers} layers take {bytes} bytes, and the kernel takes 4095 for a mount; layers in one directory take less"
+    )]
+    TooManyLayers {
+        /// How many layers.
+        layers: usize,
+        /// How long their paths are together.
+        bytes: usize,
+    },
     /// A device node stands right under /dev.
     #[error("the device name `{0}` is not a plain name such as `loop0`")]
     DeviceName(String),
@@ -101,7 +111,7 @@ pub fn clone_flags(spec: &ContainerSpec, wiring: &Wiring) -> u64 {
 pub fn compile(spec: &ContainerSpec, wiring: &Wiring) -> Result<Plan, SpecError> {
     validate(spec)?;
     let mut plan = Plan::default();
-    begin(&mut plan, spec, wiring);
+    begin(&mut plan, spec, wiring)?;
     root(&mut plan, spec)?;
     kernel_file_systems(&mut plan, spec, wiring);
     devices(&mut plan, spec)?;
@@ -162,10 +172,14 @@ fn directory(path: &'static str, mode: u32) -> Op {
 }
 
 /// From the clone to a mount namespace that nothing leaks out of.
-fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
+fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<(), SpecError> {
     die_with_parent(plan, "isolate", wiring);
     plan.push("isolate", Op::ResetSignals);
     plan.push("isolate", Op::Umask(0));
+    if let Some((base, _)) = spec.root.shortened() {
+        // Before this process is root of a user namespace only, which may not come to the directory by its path.
+        plan.push("isolate", Op::Chdir(path("a layer's path", base)?));
+    }
     if let Some(fd) = wiring.join_network {
         // Before the user namespace's rights are all that is left: joining needs rights over the other namespace.
         plan.push("network", Op::JoinNamespace { fd, kind: libc::CLONE_NEWNET });
@@ -188,6 +202,42 @@ fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
             optional: false,
         },
     );
+    Ok(())
+}
+
+/// A path of the spec.
+fn path(what: &'static str, path: &std::path::Path) -> Result<CString, SpecError> {
+    string(what, &path.to_string_lossy())
+}
+
+/// The options of the overlay. Layers in one directory are named from there, where the working directory is; what is
+/// in the staging directory is named whole then.
+fn overlay_options(spec: &ContainerSpec) -> Result<String, SpecError> {
+    let names = |layers: &mut dyn Iterator<Item = &std::path::Path>| -> Vec<String> {
+        layers.map(|layer| layer.to_string_lossy().into_owned()).collect()
+    };
+    let (layers, staging) = match spec.root.shortened() {
+        Some((_, layers)) => (names(&mut layers.into_iter()), format!("{STAGING}/")),
+        None => (names(&mut spec.root.layers.iter().map(std::path::PathBuf::as_path)), String::new()),
+    };
+    if let Some(bad) = layers.iter().find(|layer| layer.contains([':', ','])) {
+        return Err(SpecError::LayerPath(bad.clone()));
+    }
+    // Which attributes tell of hidden directories: a user namespace may not read the trusted ones. Redirects and copies
+    // of attributes alone, which make an upper layer that is none by itself, it cannot have; elsewhere the machine's
+    // settings may ask for them. (Every kernel with clone3 knows these words.)
+    let features = match spec.user_namespace {
+        Some(_) => "userxattr",
+        None => "redirect_dir=off,metacopy=off",
+    };
+    let layers_text = layers.join(":");
+    let options = format!("lowerdir={layers_text},upperdir={staging}upper,workdir={staging}work,{features}");
+    // The kernel takes one page, and cuts off what is more without a word.
+    const MOST: usize = 4095;
+    if options.len() > MOST {
+        return Err(SpecError::TooManyLayers { layers: layers.len(), bytes: options.len() });
+    }
+    Ok(options)
 }
 
 /// The kernel forgets a parent-death signal when the effective user or group changes, so every [`Op::User`] is followed
@@ -201,11 +251,8 @@ fn die_with_parent(plan: &mut Plan, phase: &'static str, wiring: &Wiring) {
 /// The writable layer, the overlay over all layers, and the pivot into it. The old root stays stacked underneath
 /// until every mount is made: in a user namespace the kernel lets a new /proc be mounted only beside a visible one.
 fn root(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
-    let layers = spec.root.layers.iter().map(|layer| layer.to_string_lossy().into_owned());
-    let layers: Vec<String> = layers.collect();
-    if let Some(bad) = layers.iter().find(|layer| layer.contains([':', ','])) {
-        return Err(SpecError::LayerPath(bad.clone()));
-    }
+    let options = overlay_options(spec)?;
+    let apart = spec.root.shortened().is_some();
     plan.push(
         "writable",
         Op::Mount {
@@ -217,25 +264,28 @@ fn root(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
             optional: false,
         },
     );
-    plan.push("writable", Op::Chdir(constant(STAGING)));
+    if !apart {
+        plan.push("writable", Op::Chdir(constant(STAGING)));
+    }
     for name in ["upper", "work", "root", EMPTY] {
-        plan.push("writable", directory(name, 0o755));
+        let name = if apart { format!("{STAGING}/{name}") } else { name.to_owned() };
+        plan.push("writable", Op::Directory { path: string("a directory", &name)?, mode: 0o755 });
     }
     let read_only = if spec.read_only_root { libc::MS_RDONLY } else { 0 };
     plan.push(
         "overlay",
         Op::Mount {
             source: Some(constant("overlay")),
-            target: constant("root"),
+            target: if apart { string("the root", &format!("{STAGING}/root"))? } else { constant("root") },
             fstype: Some(constant("overlay")),
             flags: libc::MS_NODEV | read_only,
-            data: Some(string(
-                "a layer's path",
-                &format!("lowerdir={},upperdir=upper,workdir=work", layers.join(":")),
-            )?),
+            data: Some(string("a layer's path", &options)?),
             optional: false,
         },
     );
+    if apart {
+        plan.push("overlay", Op::Chdir(constant(STAGING)));
+    }
     if spec.user_namespace.is_some() {
         // A user namespace may not make device nodes, so the host's are bound in: taken here, while they can be seen.
         for (slot, (name, ..)) in NODES.iter().enumerate() {

@@ -226,7 +226,11 @@ pub trait Experiment {
 pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
     let runtime = |kind| runtime::by_kind(kind).map_err(ExperimentError::while_doing("preparing the runtime"));
     Ok(match &case.kind {
-        CaseKind::Startup(case) => Box::new(startup::Startup::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Startup(case) => {
+            let runtime = runtime::on_image(case.runtime, &case.image);
+            let runtime = runtime.map_err(ExperimentError::while_doing("preparing the runtime"))?;
+            Box::new(startup::Startup::new(case.clone(), runtime))
+        }
         CaseKind::Cpu(case) => Box::new(cpu::CpuExperiment::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Network(case) => Box::new(network::NetworkExperiment::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Memory(case) => Box::new(memory::Memory::new(case.clone(), runtime(case.runtime)?)),

@@ -43,17 +43,31 @@ const FILES: [(&str, &str); 6] = [
 /// # Errors
 /// When the store cannot be written or the binary cannot be read.
 pub fn root_fs() -> Result<RootFs, FileError> {
+    Ok(RootFs { layers: vec![made("", fill_root)?] })
+}
+
+/// A layer with nothing but the running binary (and its shared objects, where it has any), to be stacked on any image;
+/// made if it is missing.
+///
+/// # Errors
+/// As [`root_fs`].
+pub fn workload_layer() -> Result<PathBuf, FileError> {
+    made("-workload", fill_workload)
+}
+
+/// The directory of this build and kind, filled if it is missing.
+fn made(suffix: &str, fill: fn(&Path, &Path) -> Result<(), FileError>) -> Result<PathBuf, FileError> {
     let images = Path::new(STORE).join("self");
     let binary = Path::new("/proc/self/exe");
-    let target = images.join(build_key(binary)?);
+    let target = images.join(build_key(binary)? + suffix);
     if !target.exists() {
         create_dirs(&images)?;
         let _lock = Lock::exclusive(images.join("lock"))?;
         if !target.exists() {
-            make(binary, &images, &target)?;
+            make(binary, &images, &target, fill)?;
         }
     }
-    Ok(RootFs { layers: vec![target] })
+    Ok(target)
 }
 
 /// Removes the `self` images of other builds, which no process of this build can be using.
@@ -79,7 +93,8 @@ pub fn remove_stale() -> Result<u32, FileError> {
             .metadata()
             .and_then(|metadata| metadata.modified())
             .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > KEEP));
-        if path.is_dir() && old && !path.ends_with(&current) {
+        let own = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&current));
+        if path.is_dir() && old && !own {
             std::fs::remove_dir_all(&path).map_err(FileError::new("remove", &path))?;
             removed += 1;
         }
@@ -93,14 +108,23 @@ fn build_key(binary: &Path) -> Result<String, FileError> {
     Ok(format!("{:x}-{:x}-{:x}-{:x}", metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// Builds the image beside its place and moves it there in one step.
-fn make(binary: &Path, images: &Path, target: &Path) -> Result<(), FileError> {
+/// Builds a directory beside its place and moves it there in one step.
+fn make(
+    binary: &Path,
+    images: &Path,
+    target: &Path,
+    fill: fn(&Path, &Path) -> Result<(), FileError>,
+) -> Result<(), FileError> {
     let staging = tempfile::Builder::new()
         .prefix(".new-")
         .permissions(PermissionsExt::from_mode(0o755))
         .tempdir_in(images)
         .map_err(FileError::new("create a directory in", images))?;
-    let root = staging.path();
+    fill(binary, staging.path())?;
+    std::fs::rename(staging.path(), target).map_err(FileError::new("move the image to", target))
+}
+
+fn fill_root(binary: &Path, root: &Path) -> Result<(), FileError> {
     for (name, mode) in DIRECTORIES {
         let path = root.join(name);
         std::fs::create_dir(&path).map_err(FileError::new("create directory", &path))?;
@@ -110,9 +134,13 @@ fn make(binary: &Path, images: &Path, target: &Path) -> Result<(), FileError> {
         let path = root.join(name);
         std::fs::write(&path, content).map_err(FileError::new("write", &path))?;
     }
-    copy(binary, &root.join(WORKLOAD_PATH.trim_start_matches('/')))?;
     let link = root.join("usr/bin/isobench");
     symlink(WORKLOAD_PATH, &link).map_err(FileError::new("link", link))?;
+    fill_workload(binary, root)
+}
+
+fn fill_workload(binary: &Path, root: &Path) -> Result<(), FileError> {
+    copy(binary, &root.join(WORKLOAD_PATH.trim_start_matches('/')))?;
     for library in shared_objects()? {
         let place = root.join(library.strip_prefix("/").unwrap_or(&library));
         if let Some(parent) = place.parent() {
@@ -120,7 +148,7 @@ fn make(binary: &Path, images: &Path, target: &Path) -> Result<(), FileError> {
         }
         copy(&library, &place)?;
     }
-    std::fs::rename(root, target).map_err(FileError::new("move the image to", target))
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), FileError> {

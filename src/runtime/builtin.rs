@@ -1,4 +1,4 @@
-//! isobench's own container runtime under test, on the `self` image, with everything a container gets by default.
+//! isobench's own container runtime under test, on the `self` image or another, with everything a container gets by default.
 
 use std::net::Ipv4Addr;
 
@@ -6,7 +6,7 @@ use super::{Instance, Phase, Reaped, Runtime, RuntimeError, StartRequest, worklo
 use crate::cgroup::{Applied, Group};
 use crate::container::launch::Stdio;
 use crate::container::{Container, ContainerSpec};
-use crate::image::{RootFs, WORKLOAD_PATH, embedded};
+use crate::image::{Image, RootFs, Store, WORKLOAD_PATH, embedded};
 use crate::network::PortMapping;
 use crate::scenario::RuntimeKind;
 use crate::sys::netns::NetNs;
@@ -15,6 +15,8 @@ use crate::sys::netns::NetNs;
 #[derive(Debug)]
 pub struct Builtin {
     root: RootFs,
+    /// Keeps what the root is made of in the store.
+    _image: Option<Image>,
 }
 
 impl Builtin {
@@ -24,7 +26,19 @@ impl Builtin {
     /// When the image cannot be made.
     pub fn new() -> Result<Self, RuntimeError> {
         let root = embedded::root_fs().map_err(RuntimeError::while_doing("making the self image"))?;
-        Ok(Self { root })
+        Ok(Self { root, _image: None })
+    }
+
+    /// On an image by what [`Image::open`] takes, with the isobench binary laid over it.
+    ///
+    /// # Errors
+    /// When the image is not there or cannot be unpacked.
+    pub fn on(image: &str) -> Result<Self, RuntimeError> {
+        let opening = || RuntimeError::while_doing(format!("opening the image `{image}`"));
+        let store = Store::of_machine().map_err(opening())?;
+        let image = Image::open(&store, image, "a benchmark").map_err(opening())?;
+        let root = image.with_workload().map_err(opening())?;
+        Ok(Self { root, _image: Some(image) })
     }
 }
 

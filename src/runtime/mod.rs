@@ -155,6 +155,17 @@ pub fn by_kind(kind: RuntimeKind) -> Result<Arc<dyn Runtime>, RuntimeError> {
     })
 }
 
+/// The runtime of a kind on an image, by what [`crate::image::Image::open`] takes; the floor has no root of its own.
+///
+/// # Errors
+/// When this host cannot run it, or the image is not there.
+pub fn on_image(kind: RuntimeKind, image: &str) -> Result<Arc<dyn Runtime>, RuntimeError> {
+    match kind {
+        RuntimeKind::Builtin if image != "self" => Ok(Arc::new(builtin::Builtin::on(image)?)),
+        kind => by_kind(kind),
+    }
+}
+
 impl RuntimeError {
     /// Names what was being done; made for `map_err`.
     fn while_doing<E>(doing: impl Into<String>) -> impl FnOnce(E) -> Self

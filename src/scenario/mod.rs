@@ -216,6 +216,8 @@ pub struct StartupCase {
     pub concurrency: u32,
     /// Starts in one block, over all starters, at least 1.
     pub per_block: u32,
+    /// What the containers are made of: what [`crate::image::Image::open`] takes.
+    pub image: String,
 }
 
 /// A case of the `network` experiment.

@@ -1,11 +1,12 @@
 //! `kind = "startup"`: every runtime × network × concurrency × starts a block, with the floor as the baseline.
 //!
-//! A case is called `startup/<runtime>/<network>/c<concurrency>`, and `/n<per_block>` is added where the file lists
-//! several values of it.
+//! A case is called `startup/<runtime>/<network>/c<concurrency>`, and `/n<per_block>` and `/<image>` are added where
+//! the file lists several values of them.
 //!
 //! The floor is a bare clone3: it knows the network modes `host` (no new network namespace) and `none` (a new one).
 //! Its counterpart of `bridge` and `container` is therefore `none`: that case is made, once, whichever of the three
-//! the file lists, and the ratios of `bridge` and `container` go to it.
+//! the file lists, and the ratios of `bridge` and `container` go to it. It has no root of its own, so `image` is nothing
+//! to it.
 
 use super::matrix::{Dimension, product};
 use super::read::{self, Found, Table};
@@ -18,8 +19,12 @@ pub(super) const KEYS: &[super::Key] = &[
     ("network", "host, none, bridge, container", "required", "how each container is connected"),
     ("concurrency", "1 to 256", "1", "starters that work in parallel"),
     ("per_block", "1 to 100000", "10", "starts in one block, over all starters"),
+    ("image", "self, a name, docker-archive:PATH, oci:PATH, …", "\"self\"", "what the containers are made of"),
     ("baseline", "a network mode or a runtime", "the floor", "what ratios are made to"),
 ];
+
+/// The image of a file that names none.
+const OWN_IMAGE: &str = "self";
 
 /// What a start-up case measures.
 pub(super) const METRICS: &[&str] = &["ready", "exit", "teardown", "start_rate"];
@@ -38,36 +43,58 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
     let networks = table.required_list("network", NetworkMode::ALL, read_network);
     let concurrency = table.list("concurrency", &[1], read::whole(1, 256));
     let per_block = table.list("per_block", &[10], read::whole(1, 100_000));
+    let images = table.list("image", &[OWN_IMAGE.to_owned()], read::text);
     let baseline = read_baseline(&mut table);
 
     reject_idle_starters(&mut table, &concurrency, &per_block);
 
     let floor_listed = runtimes.contains(&RuntimeKind::Floor);
     let mut cases: Vec<Case> = Vec::new();
-    for [r, w, c, n] in product([runtimes.len(), networks.len(), concurrency.len(), per_block.len()]) {
+    let mut clashing = Vec::new();
+    let lengths = [runtimes.len(), networks.len(), concurrency.len(), per_block.len(), images.len()];
+    for [r, w, c, n, i] in product(lengths) {
         let case = StartupCase {
             runtime: *runtimes.at(r),
             network: known_mode(*runtimes.at(r), *networks.at(w)),
             concurrency: *concurrency.at(c),
             per_block: *per_block.at(n),
+            image: known_image(*runtimes.at(r), images.at(i)),
         };
         let suffix = per_block.suffix(n, |starts| format!("n{starts}"));
-        let id =
-            |case: &StartupCase| format!("startup/{}/{}/c{}{suffix}", case.runtime, case.network, case.concurrency);
+        let id = |case: &StartupCase| {
+            let image = match case.runtime {
+                RuntimeKind::Floor => String::new(),
+                // A slash would make further parts of the id.
+                RuntimeKind::Builtin => images.suffix(i, |image| image.replace('/', "_")),
+            };
+            format!("startup/{}/{}/c{}{suffix}{image}", case.runtime, case.network, case.concurrency)
+        };
         let own = id(&case);
-        if cases.iter().any(|known| known.id == own) {
-            continue; // floor/none stands for several modes
+        if let Some(known) = cases.iter().find(|known| known.id == own) {
+            // floor/none stands for several modes; what stands for several images would be measured as one.
+            if let CaseKind::Startup(known) = &known.kind
+                && known.image != case.image
+                && !clashing.contains(&i)
+            {
+                clashing.push(i);
+                let message = format!("`{}` and `{}` give cases of one name", known.image, case.image);
+                let help = "give one of them a name that differs in more than `/` and `_`";
+                table.problem(images.span_at(i), message, help);
+            }
+            continue;
         }
         let target = match baseline {
             Some(Found { value: Baseline::Network(network), .. }) => {
                 StartupCase { network: known_mode(case.runtime, network), ..case.clone() }
             }
             Some(Found { value: Baseline::Runtime(runtime), .. }) => {
-                StartupCase { runtime, network: known_mode(runtime, case.network), ..case.clone() }
+                let image = known_image(runtime, images.at(i));
+                StartupCase { runtime, network: known_mode(runtime, case.network), image, ..case.clone() }
             }
             None if floor_listed => StartupCase {
                 runtime: RuntimeKind::Floor,
                 network: known_mode(RuntimeKind::Floor, case.network),
+                image: known_image(RuntimeKind::Floor, images.at(i)),
                 ..case.clone()
             },
             None => case.clone(),
@@ -91,7 +118,11 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
 
 /// The dimensions of a case beside runtime and network, as text.
 pub(super) fn parameters(case: &StartupCase) -> Vec<(&'static str, String)> {
-    vec![("concurrency", case.concurrency.to_string()), ("per_block", case.per_block.to_string())]
+    let mut parameters = vec![("concurrency", case.concurrency.to_string()), ("per_block", case.per_block.to_string())];
+    if case.image != OWN_IMAGE {
+        parameters.push(("image", case.image.clone()));
+    }
+    parameters
 }
 
 /// Starters without a start of their own would make `concurrency` a lie.
@@ -103,6 +134,14 @@ fn reject_idle_starters(table: &mut Table<'_, '_>, concurrency: &Dimension<u32>,
         let place = if written { per_block.span_at(n) } else { concurrency.span_at(c) };
         let message = format!("{starts} starts a block cannot keep {starters} starters busy");
         table.problem(place, message, format!("set per_block to at least {starters}"));
+    }
+}
+
+/// What a runtime makes of an image: the floor has no root.
+fn known_image(runtime: RuntimeKind, image: &str) -> String {
+    match runtime {
+        RuntimeKind::Floor => OWN_IMAGE.to_owned(),
+        RuntimeKind::Builtin => image.to_owned(),
     }
 }
 

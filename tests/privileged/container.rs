@@ -356,7 +356,7 @@ fn missing_and_unusable_programs_are_told_apart() -> Outcome {
 
 fn a_failed_step_is_named() -> Outcome {
     let mut wanted = spec("true")?;
-    wanted.root.layers = vec!["/nonexistent/layer".into()];
+    wanted.root.layers = vec!["/nonexistent".into()];
     let error = match start(&wanted, &Network::None) {
         Err(error) => *error.downcast::<ContainerError>()?,
         Ok(mut running) => {

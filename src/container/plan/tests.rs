@@ -262,3 +262,23 @@ fn what_cannot_be_made_is_refused_before_anything_is_touched() {
     assert!(refused(|spec| spec.hostname = "h".repeat(65)).ends_with("longer than 64 bytes"));
     assert!(refused(|spec| spec.root.layers[0] = "/a:b".into()).contains("colon"));
 }
+
+#[test]
+fn an_overlay_goes_by_the_attributes_that_its_mounter_can_read() {
+    let options = |spec: &ContainerSpec| {
+        let plan = compile(spec, &WIRING).unwrap();
+        let mounts = plan.steps.into_iter().filter_map(|step| match step.op {
+            Op::Mount { fstype: Some(kind), data: Some(data), .. } if kind.as_bytes() == b"overlay" => Some(data),
+            _ => None,
+        });
+        mounts.map(|data| data.into_string().unwrap()).collect::<Vec<_>>().concat()
+    };
+    let mut spec = spec();
+    assert_eq!(
+        options(&spec),
+        "lowerdir=/top:/bottom,upperdir=upper,workdir=work,redirect_dir=off,metacopy=off",
+        "an upper layer is one by itself"
+    );
+    spec.user_namespace = Some(UserMapping { host_start: 100_000, count: 65536 });
+    assert_eq!(options(&spec), "lowerdir=/top:/bottom,upperdir=upper,workdir=work,userxattr");
+}

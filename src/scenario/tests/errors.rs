@@ -52,7 +52,7 @@ fn unknown_keys() {
             t.toml:9:1: unknown key `per_blocks` in [[experiment]]
               9 | per_blocks = 3
                 | ^^^^^^^^^^
-                = did you mean `per_block`? known are enforce, kind, runtime, network, concurrency, per_block, baseline
+                = did you mean `per_block`? known are enforce, kind, runtime, network, concurrency, per_block, image, baseline
 
             t.toml:13:1: unknown key `min_ration` in [[check]]
               13 | min_ration = 1
@@ -393,5 +393,18 @@ fn missing_parts() {
             |        ^^^^^^
             = letters, digits, `-`, `_`, `.`
     "#]],
+    );
+}
+
+#[test]
+fn images_whose_cases_would_have_one_name() {
+    bad(
+        "[[experiment]]\nkind = \"startup\"\nnetwork = [\"none\", \"host\"]\nimage = [\"a/b\", \"a_b\"]\n",
+        expect![[r#"
+            t.toml:7:17: `a/b` and `a_b` give cases of one name
+              7 | image = ["a/b", "a_b"]
+                |                 ^^^^^
+                = give one of them a name that differs in more than `/` and `_`
+        "#]],
     );
 }
