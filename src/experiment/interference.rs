@@ -42,8 +42,9 @@ const NOISY_THREADS: u32 = 4;
 const NOISY_BYTES: u64 = 128 << 20;
 /// What its victim walks through: about a second-level cache, so that it feels what happens behind it.
 const VICTIM_BYTES: u64 = 16 << 20;
-/// Flows of a network neighbour, each as fast as it goes. Of datagrams: TCP would hold itself back.
-const FLOOD_STREAMS: u32 = 4;
+/// Flows of a network neighbour, each as fast as it goes. Of TCP: a flood of datagrams fills the queues so that the
+/// victim does not even get its connection.
+const FLOOD_STREAMS: u32 = 8;
 /// The limits that hold a neighbour back.
 const SHARES: u64 = 64;
 const QUOTA: cpu::Quota = cpu::Quota { quota: Duration::from_millis(2), period: Duration::from_millis(20) };
@@ -171,7 +172,7 @@ impl Interference {
                 }
             };
             Some(self.flow(
-                Test::UdpStream,
+                Test::TcpStream,
                 ["the neighbour's server", "the neighbour"],
                 self.limits(stage),
                 flow,

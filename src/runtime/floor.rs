@@ -1,6 +1,6 @@
-//! The floor: a bare clone3 with a container's namespace flags and an exec of the same workload, launched in the same
-//! way as the built-in runtime launches: the child shares the launcher's memory until its exec. No mounts, no cgroups,
-//! no rights given up, no veth. What a container costs beside it is what the runtime adds.
+//! The floor: a bare clone3 with a container's namespace flags and an exec of the same workload. No mounts, no
+//! cgroups, no rights given up, no veth. As in fork, the child runs in a copy of the launcher's memory; the built-in
+//! runtime saves that copy.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -84,7 +84,7 @@ impl Runtime for Floor {
             }
         };
         let plan = self.plan(&request, join)?;
-        let child = launch(plan, flags as u32 as u64, None, Memory::Shared)
+        let child = launch(plan, flags as u32 as u64, None, Memory::Copied)
             .map_err(RuntimeError::while_doing("cloning into new namespaces"))?;
         Ok(Box::new(FloorInstance { child, requested_ns: request.requested_ns }))
     }

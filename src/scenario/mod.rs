@@ -292,7 +292,7 @@ pub enum CpuSetting {
 named! {
     /// What can be put under test.
     RuntimeKind {
-        /// A bare clone3 and exec with the same namespaces, launched as the built-in runtime launches.
+        /// A bare clone3 and exec with the same namespaces.
         Floor = "floor",
         /// isobench's own container runtime.
         Builtin = "builtin",
