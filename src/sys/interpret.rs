@@ -107,14 +107,23 @@ fn simple(op: &Op) -> Outcome {
             Op::ControllingTerminal => check(raw!(libc::SYS_ioctl, 0, libc::TIOCSCTTY, 0)),
             Op::Descriptor { from, to } => descriptor(*from, *to),
             Op::CloseFrom(first) => check(raw!(libc::SYS_close_range, *first, c_int::MAX, 0)),
-            Op::Rlimit { resource, soft, hard } => {
-                let limit = libc::rlimit64 { rlim_cur: *soft, rlim_max: *hard };
-                check(raw!(libc::SYS_prlimit64, 0, *resource, &raw const limit, 0))
-            }
+            Op::Rlimit { resource, soft, hard } => lower(*resource, *soft, *hard),
             Op::NoNewPrivileges => check(raw!(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)),
             // `perform` has the others.
             _ => Err(libc::ENOSYS),
         }
+    }
+}
+
+/// Sets a limit of the process, but never above what it is: no container gets more than its launcher had.
+fn lower(resource: u32, soft: u64, hard: u64) -> Outcome {
+    let mut now = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both structs are valid; the kernel writes the one and reads the other.
+    unsafe {
+        check(raw!(libc::SYS_prlimit64, 0, resource, 0, &raw mut now))?;
+        let rlim_max = hard.min(now.rlim_max);
+        let limit = libc::rlimit64 { rlim_cur: soft.min(rlim_max), rlim_max };
+        check(raw!(libc::SYS_prlimit64, 0, resource, &raw const limit, 0))
     }
 }
 

@@ -137,7 +137,7 @@ pub enum Op {
     },
     /// Closes every descriptor from this one up.
     CloseFrom(RawFd),
-    /// Sets a resource limit.
+    /// Sets a resource limit, but never above the hard limit that the process has.
     Rlimit {
         /// RLIMIT_*.
         resource: u32,

@@ -219,6 +219,12 @@ fn rlimits_are_lowered() -> Outcome {
     let mut wanted = spec("ulimit -n; ulimit -Hn")?;
     wanted.rlimits = vec![Rlimit { resource: RLIMIT_NOFILE, soft: 100, hard: 200 }];
     assert_eq!(start(&wanted, &Network::None)?.finish()?.lines(), ["100", "200"]);
+    // More than the launcher has is what the launcher has.
+    wanted.rlimits = vec![Rlimit { resource: RLIMIT_NOFILE, soft: u64::MAX, hard: u64::MAX }];
+    let limits = fs::read_to_string("/proc/self/limits")?;
+    let own = limits.lines().find(|line| line.starts_with("Max open files")).ok_or("no limit of open files")?;
+    let own = own.split_whitespace().nth(4).ok_or("no hard limit")?;
+    assert_eq!(start(&wanted, &Network::None)?.finish()?.lines(), [own, own]);
     Ok(())
 }
 
