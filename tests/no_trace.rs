@@ -37,7 +37,7 @@ fn main() {
         Case::new("no_trace::rules_are_compared_in_all_of_these", rules_are_compared)
             .needs(has_nft(), "needs nftables"),
     ];
-    harness::run_one_by_one(tests).exit()
+    harness::run(tests, Some(1)).exit()
 }
 
 const BINARY: &str = env!("CARGO_BIN_EXE_isobench");

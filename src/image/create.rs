@@ -9,7 +9,7 @@ use super::digest::Digest;
 use super::error::ImageError;
 use super::pack::{self, Tree};
 use super::reference::Reference;
-use super::spec::{ContainerConfig, HistoryEntry, ImageConfig, LayerDigests, Manifest, Platform, media};
+use super::spec::{ContainerConfig, HistoryEntry, ImageConfig, LayerDigests, Manifest, Platform, media, own_platform};
 use super::store::Store;
 use super::unpack::stream;
 use super::unpack::tarball::TarReader;
@@ -30,6 +30,15 @@ pub struct Description {
     pub changes: Vec<Change>,
     /// What it runs on.
     pub platform: Platform,
+}
+
+impl Description {
+    /// An image for this machine's platform, of which only the name is said, if that.
+    #[must_use]
+    pub fn of(name: Option<Reference>) -> Self {
+        let platform = own_platform();
+        Self { name, comment: None, author: None, created_by: None, changes: Vec::new(), platform }
+    }
 }
 
 /// Where a root file system is imported from.

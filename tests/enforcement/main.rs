@@ -5,6 +5,8 @@
 mod accounting;
 mod blkio;
 mod cpu;
+#[path = "../privileged/emulated.rs"]
+mod emulated;
 mod faulty;
 mod freezer;
 #[path = "../privileged/harness.rs"]
@@ -46,6 +48,6 @@ fn main() -> ExitCode {
     tests.extend(blkio::cases());
     tests.extend(accounting::cases());
     let counted = |case: &harness::Case| COUNTED.iter().any(|name| case.name.starts_with(name));
-    let tests = tests.into_iter().map(|case| if counted(&case) { case } else { case.timed() }).collect();
-    harness::run_one_by_one(tests).exit_code()
+    let tests = tests.into_iter().map(|case| if counted(&case) { case } else { emulated::timed(case) }).collect();
+    harness::run(tests, Some(1)).exit_code()
 }

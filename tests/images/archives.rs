@@ -264,14 +264,7 @@ fn import() -> Outcome {
     place.write("tree/f", vec![b'x'; 100_000])?;
     run("tar", &["-c", "-f", &place.text("", "whole.tar"), "-C", &place.text("", "tree"), "."])?;
     let whole = std::fs::read(place.path("whole.tar"))?;
-    let description = Description {
-        name: Some("a:1".parse()?),
-        comment: None,
-        author: None,
-        created_by: None,
-        changes: Vec::new(),
-        platform: own_platform(),
-    };
+    let description = Description::of(Some("a:1".parse()?));
     for length in [0, 300, 50_000, 102_000] {
         place.write("cut.tar", &whole[..length])?;
         let path = place.path("cut.tar");

@@ -7,7 +7,6 @@ use isobench::container::spec::UserMapping;
 use isobench::container::{Container, ContainerSpec, Network};
 use isobench::image::archive;
 use isobench::image::create::{self, Description, RootSource};
-use isobench::image::spec::own_platform;
 use isobench::image::{Image, RootFs};
 use isobench::sys::clock;
 
@@ -54,14 +53,7 @@ fn busybox(place: &Place, name: &str) -> Outcome {
 }
 
 fn description(name: &str) -> Outcome<Description> {
-    Ok(Description {
-        name: Some(name.parse()?),
-        comment: None,
-        author: None,
-        created_by: None,
-        changes: Vec::new(),
-        platform: own_platform(),
-    })
+    Ok(Description::of(Some(name.parse()?)))
 }
 
 fn image_runs() -> Outcome {

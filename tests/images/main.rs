@@ -28,5 +28,5 @@ fn main() -> ExitCode {
     tests.extend(containers::cases());
     tests.extend(registry::cases());
     tests.extend(tar::cases());
-    harness::run(tests).exit_code()
+    harness::run(tests, None).exit_code()
 }

@@ -89,14 +89,7 @@ fn large(place: &Place, name: &str, bytes: usize) -> Outcome<Digest> {
     let count = format!("count={}", bytes >> 10);
     let file = place.text("of=", "large/file");
     run("dd", &["if=/dev/urandom", &file, "bs=1k", &count, "status=none"])?;
-    let description = Description {
-        name: Some(name.parse()?),
-        comment: None,
-        author: None,
-        created_by: None,
-        changes: Vec::new(),
-        platform: own_platform(),
-    };
+    let description = Description::of(Some(name.parse()?));
     Ok(create::import(&place.store, RootSource::Directory(&place.path("large")), &description)?)
 }
 

@@ -21,7 +21,6 @@ impl Case {
     }
 
     /// Skips the test, with this reason, when `present` is false.
-    #[allow(dead_code, reason = "each test binary uses what it needs of this file")]
     pub fn needs(mut self, present: bool, reason: &str) -> Self {
         if !present && self.skip.is_none() {
             self.skip = Some(reason.to_owned());
@@ -30,33 +29,10 @@ impl Case {
     }
 }
 
-impl Case {
-    /// Skips the test where a processor is emulated: everything takes 10 to 20 times as long there, by turns.
-    #[allow(dead_code, reason = "each test binary uses what it needs of this file")]
-    pub fn timed(self) -> Self {
-        self.needs(!is_emulated(), "its times mean nothing under QEMU TCG")
-    }
-}
-
-/// Whether this machine's processor is QEMU's emulation of one (TCG).
-#[allow(dead_code, reason = "each test binary uses what it needs of this file")]
-fn is_emulated() -> bool {
-    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
-}
-
-/// Runs the cases as `cargo test` would.
-#[allow(dead_code, reason = "each test binary uses what it needs of this file")]
-pub fn run(cases: Vec<Case>) -> Conclusion {
-    run_with(cases, &Arguments::from_args())
-}
-
-/// Runs the cases one after the other, because each looks at the whole machine.
-#[allow(dead_code, reason = "each test binary uses what it needs of this file")]
-pub fn run_one_by_one(cases: Vec<Case>) -> Conclusion {
-    run_with(cases, &Arguments { test_threads: Some(1), ..Arguments::from_args() })
-}
-
-fn run_with(cases: Vec<Case>, arguments: &Arguments) -> Conclusion {
+/// Runs the cases as `cargo test` would; `at_once` are at most so many, for those that look at the whole machine.
+pub fn run(cases: Vec<Case>, at_once: Option<usize>) -> Conclusion {
+    let asked = Arguments::from_args();
+    let arguments = Arguments { test_threads: at_once.or(asked.test_threads), ..asked };
     let trials = cases.into_iter().map(|case| {
         let name = match &case.skip {
             Some(reason) => format!("{} [skipped: {reason}]", case.name),
@@ -66,7 +42,7 @@ fn run_with(cases: Vec<Case>, arguments: &Arguments) -> Conclusion {
         Trial::test(name, move || body().map_err(|error| Failed::from(chain(&*error))))
             .with_ignored_flag(case.skip.is_some())
     });
-    libtest_mimic::run(arguments, trials.collect())
+    libtest_mimic::run(&arguments, trials.collect())
 }
 
 /// An error with its causes on one line.

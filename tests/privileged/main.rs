@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod container;
+mod emulated;
 mod escape;
 mod harness;
 mod modes;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     tests.extend(orphans::cases());
     tests.extend(workload::cases());
     tests.extend(traffic::cases());
-    let conclusion = harness::run(tests);
+    let conclusion = harness::run(tests, None);
     shell::remove_layer();
     conclusion.exit_code()
 }

@@ -15,6 +15,7 @@ use isobench::network::{NetworkError, PortMapping};
 use isobench::sys::netns::NetNs;
 use serde_json::Value;
 
+use crate::emulated::timed;
 use crate::harness::Case;
 use tools::*;
 
@@ -25,7 +26,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("network::a_lab_is_two_namespaces_and_an_uplink", lab_is_two_namespaces)
             .needs(ip(), "needs iproute2"),
         Case::new("network::attach_configures_both_ends", attach_configures_both_ends).needs(ip(), "needs iproute2"),
-        Case::new("network::the_first_packet_is_not_lost", first_packet_is_not_lost).timed(),
+        timed(Case::new("network::the_first_packet_is_not_lost", first_packet_is_not_lost)),
         Case::new("network::the_peer_sees_the_hosts_address", reach::peer_sees_the_hosts_address),
         Case::new("network::a_published_port_is_reached_from_everywhere", reach::published_port_is_reached),
         Case::new("network::a_port_published_on_loopback_stays_there", reach::loopback_port_stays_there),

@@ -13,6 +13,7 @@ use isobench::sys::netns::NetNs;
 use isobench::workload::arguments::{Arguments, Role};
 use isobench::workload::{SUBCOMMAND, Test};
 
+use crate::emulated::timed;
 use crate::harness::Case;
 use crate::pair::{Outcome, Pair, Program, SERVER_ADDRESS, client, ip, server, with_client};
 
@@ -32,10 +33,11 @@ pub fn cases() -> Vec<Case> {
         netns("workload::absence_silence_and_taken_ports_are_told", absence_silence_and_taken_ports_are_told),
         netns("workload::pinning_holds_one_cpu", pinning_holds_one_cpu),
         netns("workload::the_parents_death_is_the_end", the_parents_death_is_the_end),
-        netns("workload::softirqs_are_where_the_accounting_says", softirqs_are_where_the_accounting_says).timed(),
-        netns("workload::tcp_stream_beside_iperf3", tcp_stream_beside_iperf3)
-            .needs(which("iperf3"), "needs iperf3")
-            .timed(),
+        timed(netns("workload::softirqs_are_where_the_accounting_says", softirqs_are_where_the_accounting_says)),
+        timed(
+            netns("workload::tcp_stream_beside_iperf3", tcp_stream_beside_iperf3)
+                .needs(which("iperf3"), "needs iperf3"),
+        ),
     ]
 }
 

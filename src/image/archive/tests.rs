@@ -21,14 +21,7 @@ impl Place {
         let source = Store::open(path("source")).unwrap();
         std::fs::create_dir(path("tree")).unwrap();
         std::fs::write(path("tree/f"), "x").unwrap();
-        let description = Description {
-            name: Some("a".parse().unwrap()),
-            comment: None,
-            author: None,
-            created_by: None,
-            changes: Vec::new(),
-            platform: own_platform(),
-        };
+        let description = Description::of(Some("a".parse().unwrap()));
         let id = create::import(&source, RootSource::Directory(&path("tree")), &description).unwrap();
         let config = source.read_document(&id).unwrap();
         let layer = source.read_document(&source.image("a").unwrap().manifest.layers[0].digest).unwrap();

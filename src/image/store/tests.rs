@@ -22,14 +22,7 @@ fn image(store: &Store, name: Option<&str>, content: &str) -> Digest {
 fn import(store: &Store, name: Option<&str>, content: &str) -> Result<Digest, ImageError> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("file"), content).unwrap();
-    let description = Description {
-        name: name.map(|name| name.parse().unwrap()),
-        comment: None,
-        author: None,
-        created_by: None,
-        changes: Vec::new(),
-        platform: own_platform(),
-    };
+    let description = Description::of(name.map(|name| name.parse().unwrap()));
     create::import(store, RootSource::Directory(directory.path()), &description)
 }
 
@@ -271,14 +264,7 @@ fn several_unpack_one_layer_at_the_same_time() {
         std::fs::create_dir_all(directory.path().join("tree")).unwrap();
         std::fs::write(directory.path().join(format!("tree/{file}")), "x".repeat(file)).unwrap();
     }
-    let description = Description {
-        name: Some("a".parse().unwrap()),
-        comment: None,
-        author: None,
-        created_by: None,
-        changes: Vec::new(),
-        platform: own_platform(),
-    };
+    let description = Description::of(Some("a".parse().unwrap()));
     create::import(&store, RootSource::Directory(&directory.path().join("tree")), &description).unwrap();
     let stored = store.image("a").unwrap();
     let record = store.unpack(&stored).unwrap()[0].with_extension("json");
