@@ -140,6 +140,17 @@ pub fn open_regular(path: impl AsRef<Path>) -> Result<File, FileError> {
     Ok(file)
 }
 
+/// Removes a file; one that is not there is gone already.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+pub fn remove_if_there(path: impl AsRef<Path>) -> Result<(), FileError> {
+    match std::fs::remove_file(path.as_ref()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::new("remove", path.as_ref())(error)),
+        _ => Ok(()),
+    }
+}
+
 /// A lock on a file, released on drop and by the kernel when the process ends.
 #[derive(Debug)]
 pub struct Lock {

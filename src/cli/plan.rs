@@ -40,7 +40,7 @@ pub(super) fn value(scenario: &Scenario, seed: u64) -> Value {
         "seed": seed,
         "warmup_blocks": scenario.run.warmup_blocks,
         "blocks": scenario.run.blocks,
-        "estimate_ns": u64::try_from(scenario.estimate().as_nanos()).unwrap_or(u64::MAX),
+        "estimate_ns": crate::units::ns(scenario.estimate()),
         "cases": cases,
         "first_block": first_block(scenario, seed),
     })

@@ -163,7 +163,6 @@ fn mount(fstype: &'static str, target: &'static str, flags: u64, data: Option<&'
         fstype: Some(constant(fstype)),
         flags,
         data: data.map(constant),
-        optional: false,
     }
 }
 
@@ -199,7 +198,6 @@ fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<(), S
             // Private would do against leaks; slave keeps what the host unmounts from staying busy in here.
             flags: libc::MS_REC | libc::MS_SLAVE,
             data: None,
-            optional: false,
         },
     );
     Ok(())
@@ -261,7 +259,6 @@ fn root(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
             fstype: Some(constant("tmpfs")),
             flags: libc::MS_NODEV,
             data: Some(string("the writable layer's size", &format!("mode=755,size={}", spec.writable_bytes))?),
-            optional: false,
         },
     );
     if !apart {
@@ -280,7 +277,6 @@ fn root(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
             fstype: Some(constant("overlay")),
             flags: libc::MS_NODEV | read_only,
             data: Some(string("a layer's path", &options)?),
-            optional: false,
         },
     );
     if apart {

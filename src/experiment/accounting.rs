@@ -23,8 +23,8 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::blkio::{disk, stopped_or_failed};
-use super::network::end::{End, EndError, sleep_until, unexpected};
+use super::blkio::disk;
+use super::end::{End, EndError, unexpected};
 use super::{EnforcementObservation, Experiment, ExperimentError, Judged, Observation, Observations, Stop};
 use crate::cgroup::Limits;
 use crate::lab::Lab;
@@ -35,6 +35,7 @@ use crate::runtime::{Network, Runtime, StartRequest};
 use crate::scenario::accounting::{AccountingCase, Amount};
 use crate::scenario::blkio::BlockDevice;
 use crate::sys::clock;
+use crate::units::ns;
 use crate::workload::consume::{Arguments, REST};
 use crate::workload::result::{Consumed, Line};
 
@@ -104,7 +105,7 @@ impl AccountingExperiment {
 
     fn request(&self, place: &Place) -> StartRequest {
         let arguments = match (self.case.amount, place) {
-            (Amount::Cpu(time), _) => Arguments::Cpu { ns: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) },
+            (Amount::Cpu(time), _) => Arguments::Cpu { ns: ns(time) },
             (Amount::Memory(bytes), _) => Arguments::Memory { bytes: bytes.into() },
             (Amount::Block(bytes), _) => {
                 let path = format!("/dev/{}", crate::lab::disk::NODE);
@@ -135,7 +136,7 @@ impl AccountingExperiment {
     fn run(&self, place: &Place, stop: Stop<'_>) -> Result<Option<Measured>, ExperimentError> {
         let mut end = End::start(&*self.runtime, self.request(place))
             .map_err(ExperimentError::while_doing("starting a container"))?;
-        let running = || stopped_or_failed("running a program");
+        let running = || EndError::while_doing("running a program");
         let account = match (self.case.amount, place) {
             (Amount::Cpu(_), _) => Account::Cpu,
             (Amount::Memory(_), _) => Account::Memory,
@@ -152,7 +153,7 @@ impl AccountingExperiment {
             Line::Consumed(consumed) => consumed,
             other => return Err(running()(unexpected(&other, "consumed"))),
         };
-        end.finish(deadline_ns, stop).map_err(stopped_or_failed("ending a container"))?;
+        end.finish(deadline_ns, stop).map_err(EndError::while_doing("ending a container"))?;
         let in_time = before.end_ns < consumed.began_ns && after.end_ns < consumed.ended_ns;
         Ok(in_time.then_some(Measured { consumed, before, after }))
     }
@@ -205,7 +206,7 @@ fn rest(end: &mut End, which: u8, stop: Stop<'_>) -> Result<(), EndError> {
         other => return Err(unexpected(&other, "resting")),
     }
     debug_assert!(INTO_REST < REST);
-    sleep_until(clock::now_ns() + INTO_REST.as_nanos() as u64, stop)
+    Ok(stop.sleep_until(clock::now_ns() + ns(INTO_REST))?)
 }
 
 impl Experiment for AccountingExperiment {

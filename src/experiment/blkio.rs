@@ -42,7 +42,6 @@ mod timeline;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::network::end::sleep_until;
 use super::{EnforcementObservation, Experiment, ExperimentError, Judged, Observation, Observations, Stop};
 use crate::cgroup::blkio::{Throttle, ThrottleKind};
 use crate::cgroup::{Hierarchy, Limits};
@@ -51,9 +50,9 @@ use crate::runtime::Runtime;
 use crate::scenario::blkio::{BlkioCase, BlkioLimit, LEAD, SETTLE, SLICE, THROTTLE_TOLERANCE_PCT, WARMUP};
 use crate::scenario::{BfqMode, BlkioSetting, BlockIo};
 use crate::sys::clock;
+use crate::units::ns;
 use crate::workload::block::{Arguments, Mode, Operation};
 
-pub(super) use contestant::stopped_or_failed;
 use contestant::{Contestant, Performance};
 pub(super) use setup::{disk, use_bfq};
 use timeline::Timeline;
@@ -196,7 +195,7 @@ impl BlkioExperiment {
         let contestants = self.start(disk, times, |index| self.limits(disk, index, 1.0))?;
         let mut changed_ns = None;
         if let (Some(at_ns), BlkioLimit::Throttle { change: Some(change), .. }) = (times.change_ns, self.case.limit) {
-            sleep_until(at_ns, stop).map_err(stopped_or_failed("waiting for the change"))?;
+            stop.sleep_until(at_ns)?;
             changed_ns = Some(clock::now_ns());
             for (contestant, index) in contestants.iter().zip(0..) {
                 contestant.change(&self.limits(disk, index, change))?;
@@ -419,10 +418,6 @@ fn kind_of(setting: BlkioSetting) -> ThrottleKind {
         BlkioSetting::ReadIops => ThrottleKind::ReadIops,
         BlkioSetting::WriteIops => ThrottleKind::WriteIops,
     }
-}
-
-fn ns(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::cgroup::{Group, Layout, Limits, cpu};
 use crate::runtime::{Network, Runtime, StartRequest};
 use crate::scenario::{Arrangement, CombinedCase, Device, DeviceAccess, DeviceKind};
 use crate::sys::clock;
-use crate::units::Limit;
+use crate::units::{Limit, ns};
 use crate::workload::device::{Line, Probe};
 use crate::workload::mix::{Arguments, Mixed};
 
@@ -136,7 +136,7 @@ impl Combined {
                     clock::now_ns() + ns(LEAD)
                 }
             };
-            wait_until(opens_ns + ns(self.case.duration / 2), stop)?;
+            stop.sleep_until(opens_ns + ns(self.case.duration / 2))?;
             let tasks = usage_of(programs, parent)?.pids;
             let mut mixed = Vec::new();
             for program in &mut *programs {
@@ -222,7 +222,7 @@ impl Combined {
             let tasks = u64::from(2 + holder.hold_tasks + holder.burn);
             let mut held = false;
             while !held && clock::now_ns() + ns(LEAD) < start_ns {
-                wait_until(clock::now_ns() + ns(LOOK), stop)?;
+                stop.sleep_until(clock::now_ns() + ns(LOOK))?;
                 // Where the container is not in the group, there is nothing to wait for.
                 held = usage(parent)?.pids.is_none_or(|there| there == 0 || there >= tasks);
             }
@@ -338,21 +338,6 @@ fn observe(seen: &Seen, asked: Asked, suffix: &str, into: &mut Observations) {
     row("memory", "limit", "bytes", asked.memory as f64, memory, peak, MEMORY_PCT);
 }
 
-/// Sleeps until a moment, or until the user asks to stop.
-fn wait_until(at_ns: u64, stop: Stop<'_>) -> Result<(), ExperimentError> {
-    const SLICE: Duration = Duration::from_millis(50);
-    loop {
-        if stop.requested() {
-            return Err(ExperimentError::Interrupted);
-        }
-        let left = Duration::from_nanos(at_ns.saturating_sub(clock::now_ns()));
-        if left.is_zero() {
-            return Ok(());
-        }
-        std::thread::sleep(left.min(SLICE));
-    }
-}
-
 /// What the limited group was charged.
 fn usage_of(programs: &[Program], parent: Option<&Group>) -> Result<Usage, ExperimentError> {
     match (parent, programs) {
@@ -378,10 +363,6 @@ fn probed() -> [Device; 3] {
 
 fn out_of_order() -> ExperimentError {
     ExperimentError::while_doing("probing devices")("the container said something else than was due".to_owned())
-}
-
-fn ns(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -24,7 +24,6 @@ mod trace;
 mod wakeup;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::time::{ClockId, clock_getres};
 
@@ -33,6 +32,7 @@ use crate::cgroup::Controller;
 use crate::record::metric;
 use crate::runtime::Runtime;
 use crate::scenario::{CpuCase, CpuSetting};
+use crate::units::ns;
 
 use cpuset::Placement;
 use quota::Quota;
@@ -110,10 +110,6 @@ where
 /// A program printed another result than the one it was started for.
 fn mixed_up() -> ExperimentError {
     failed("reading the containers' results")("a container printed another program's result")
-}
-
-fn ns(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The length of a timer tick: the coarse clock advances by one.

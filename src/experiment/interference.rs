@@ -26,7 +26,7 @@ use crate::runtime::{Network, Runtime, StartRequest};
 use crate::scenario::blkio::BlockDevice;
 use crate::scenario::{BfqMode, InterferenceCase, Neighbour, NeighbourLimit};
 use crate::sys::clock;
-use crate::units::Limit;
+use crate::units::{Limit, ns};
 use crate::workload::Test;
 use crate::workload::arguments::{Arguments as Flow, Role};
 use crate::workload::mix::{Arguments, Mixed};
@@ -281,10 +281,6 @@ where
 
 fn out_of_order() -> ExperimentError {
     failed("measuring")("a container said something else than was due".to_owned())
-}
-
-fn ns(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

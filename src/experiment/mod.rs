@@ -9,19 +9,20 @@ pub mod combined;
 pub mod cpu;
 mod cpus;
 pub mod devices;
+mod end;
 pub mod freezer;
 pub mod interference;
 pub mod memory;
 pub mod network;
 pub mod pids;
 mod program;
+pub mod startup;
 mod subject;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
-
-pub mod startup;
 
 use crate::record::Flags;
 use crate::record::enforcement::EnforcementSample;
@@ -29,6 +30,7 @@ pub use crate::record::enforcement::Judged;
 use crate::record::metric::{self, Metric};
 use crate::runtime;
 use crate::scenario::{Case, CaseKind};
+use crate::sys::clock;
 
 /// One measured value.
 #[derive(Debug, Clone, PartialEq)]
@@ -164,6 +166,36 @@ impl Stop<'_> {
     #[must_use]
     pub fn requested(self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps until an instant of CLOCK_MONOTONIC, in ns.
+    ///
+    /// # Errors
+    /// When the user asks to stop before.
+    pub fn sleep_until(self, at_ns: u64) -> Result<(), Interrupted> {
+        loop {
+            if self.requested() {
+                return Err(Interrupted);
+            }
+            let left = Duration::from_nanos(at_ns.saturating_sub(clock::now_ns()));
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(SLICE));
+        }
+    }
+}
+
+/// How long a wait may last before the user's wish to stop is looked at again.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// The user asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interrupted;
+
+impl From<Interrupted> for ExperimentError {
+    fn from(_: Interrupted) -> Self {
+        Self::Interrupted
     }
 }
 

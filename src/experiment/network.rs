@@ -5,7 +5,6 @@
 //! one (TIME_WAIT sockets, tuned buffers) carries over. Called by the schedule through [`Experiment`].
 
 mod cpu;
-pub(super) mod end;
 mod metrics;
 mod route;
 mod stage;
@@ -14,17 +13,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::end::{End, EndError, unexpected};
 use super::{Experiment, ExperimentError, Observations, Stop, cpus};
 use crate::network::{PortMapping, Protocol};
 use crate::runtime::{Instance, Network, Runtime, RuntimeError, StartRequest};
 use crate::scenario::{NetworkCase, NetworkMode, NetworkTest};
 use crate::sys::clock;
+use crate::units::ns;
 use crate::workload::Test;
 use crate::workload::arguments::{Arguments, Role};
 use crate::workload::result::{ClientResult, Line, ServerResult};
 
 use cpu::CpuMeter;
-use end::{End, EndError, sleep_until, unexpected};
 use route::{Bind, Place, Route, SERVER_PORT, Target};
 use stage::Stage;
 
@@ -139,15 +139,15 @@ impl NetworkExperiment {
         let mut server = self.start(ready, ready.route.server, self.server_arguments(ready))?;
         let bound = match server.line("ready", soon(), stop) {
             Ok(Line::Ready(line)) => line.address,
-            Ok(line) => return Err(stopped_or_failed("waiting for the server")(unexpected(&line, "ready"))),
-            Err(error) => return Err(stopped_or_failed("waiting for the server")(error)),
+            Ok(line) => return Err(EndError::while_doing("waiting for the server")(unexpected(&line, "ready"))),
+            Err(error) => return Err(EndError::while_doing("waiting for the server")(error)),
         };
         let (connect, data_port) = self.target(ready, &server, bound)?;
         let mut client = self.start(ready, ready.route.client, self.client_arguments(ready, connect, data_port))?;
         match self.watch(ready, &mut client, &mut server, stop) {
             Ok(outcome) => {
-                client.finish(soon(), stop).map_err(stopped_or_failed("ending the client"))?;
-                server.finish(soon(), stop).map_err(stopped_or_failed("ending the server"))?;
+                client.finish(soon(), stop).map_err(EndError::while_doing("ending the client"))?;
+                server.finish(soon(), stop).map_err(EndError::while_doing("ending the server"))?;
                 Ok(outcome)
             }
             Err(EndError::Interrupted) => Err(ExperimentError::Interrupted),
@@ -162,9 +162,9 @@ impl NetworkExperiment {
             line => return Err(unexpected(&line, "window")),
         };
         let read = || ready.meter.as_ref().and_then(CpuMeter::read);
-        sleep_until(window.start_ns, stop)?;
+        stop.sleep_until(window.start_ns)?;
         let opened = read();
-        sleep_until(window.end_ns, stop)?;
+        stop.sleep_until(window.end_ns)?;
         let closed = read();
         let beside_ns = opened.zip(closed).map(|(opened, closed)| closed.since(opened));
         // Beyond the window an end may take its own patience to notice that the other is silent.
@@ -302,13 +302,6 @@ fn start_failed(doing: impl Into<String>) -> impl FnOnce(RuntimeError) -> Experi
     }
 }
 
-fn stopped_or_failed(doing: &'static str) -> impl FnOnce(EndError) -> ExperimentError {
-    move |error| match error {
-        EndError::Interrupted => ExperimentError::Interrupted,
-        error => failed(doing)(error),
-    }
-}
-
 /// What the client's failure is, with what the server says about it: often the server knows the cause.
 fn both_sides(error: EndError, server: &mut End, stop: Stop<'_>) -> ExperimentError {
     let complaint = server.complaint(clock::now_ns() + ns(LAST_WORDS), stop);
@@ -335,8 +328,4 @@ fn place_name(place: Place) -> &'static str {
 
 fn soon() -> u64 {
     clock::now_ns() + ns(PATIENCE)
-}
-
-fn ns(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -157,7 +157,7 @@ fn start_all(
             while taken.fetch_add(1, Ordering::Relaxed) < total && !stop.requested() {
                 starts.push(start_one(runtime, network)?);
             }
-            Ok(starts)
+            Ok::<_, ExperimentError>(starts)
         };
         let threads: Vec<_> = (0..concurrency).map(|_| scope.spawn(starter)).collect();
         let mut all = Vec::new();

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use crate::record::summary::SummaryRow;
 use crate::record::{CheckRow, Skip, Verdict};
-use crate::scenario::{Bound, Check};
+use crate::scenario::{Bound, Check, overlap};
 
 /// Judges every check, in the order of the scenario and, within a check, of the summary.
 #[must_use]
@@ -55,18 +55,6 @@ fn text(bound: Bound) -> String {
 
 fn is_ratio(bound: Bound) -> bool {
     matches!(bound, Bound::MinRatio(_) | Bound::MaxRatio(_))
-}
-
-/// Whether the patterns can name the same case. A pattern without `*` is a case's id.
-fn overlap(left: &str, right: &str) -> bool {
-    let (mut left, mut right) = (left.split('/'), right.split('/'));
-    loop {
-        match (left.next(), right.next()) {
-            (None, None) => return true,
-            (Some(a), Some(b)) if a == b || a == "*" || b == "*" => {}
-            _ => return false,
-        }
-    }
 }
 
 /// One check with what it is held against.

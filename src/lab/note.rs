@@ -37,14 +37,7 @@ impl Note {
 
     /// Takes the note away: it is undone.
     pub(super) fn remove(&self) -> Result<(), FileError> {
-        remove(&self.path)
-    }
-}
-
-fn remove(path: &Path) -> Result<(), FileError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::new("remove", path)(error)),
-        _ => Ok(()),
+        fs::remove_if_there(&self.path)
     }
 }
 
@@ -91,7 +84,7 @@ fn collect_one<E: From<FileError>>(
     if !undo(&device, text)? {
         return Ok(false);
     }
-    remove(path)?;
+    fs::remove_if_there(path)?;
     Ok(true)
 }
 

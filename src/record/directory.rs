@@ -15,7 +15,7 @@ use super::enforcement::judge_run;
 use super::summary::SummaryRow;
 use super::table::{ReadRow, from_csv, to_csv};
 use super::{BlockRecord, CaseRecord, CheckRow, Fingerprint, RunMeta, RunRecord, SCHEMA_VERSION, Skip};
-use crate::fs::{FileError, create_dirs, read_text, write_atomic};
+use crate::fs::{FileError, create_dirs, read_text, remove_if_there, write_atomic};
 use crate::stats::histogram::HistogramError;
 
 pub use super::table::FieldError;
@@ -147,7 +147,7 @@ struct Version {
 pub fn write_all(run: &RunRecord, summary: &[SummaryRow], checks: &[CheckRow], dir: &Path) -> Result<(), RecordError> {
     create_dirs(dir)?;
     // That of an earlier run must not stand beside the tables of this one.
-    remove_if_there(&dir.join(RUN))?;
+    remove_if_there(dir.join(RUN))?;
     write_atomic(dir.join(SAMPLES), &to_csv(&run.samples)?)?;
     write_atomic(dir.join(PHASES), &to_csv(&run.phases)?)?;
     write_atomic(dir.join(HISTOGRAMS), &to_csv(&run.histograms)?)?;
@@ -171,13 +171,6 @@ pub fn write_derived(
     write_atomic(dir.join(CHECKS), &to_csv(checks)?)?;
     write_atomic(dir.join(RUN), &run_json(run, summary)?)?;
     Ok(())
-}
-
-fn remove_if_there(path: &Path) -> Result<(), FileError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::new("remove", path)(error)),
-        _ => Ok(()),
-    }
 }
 
 fn run_json(run: &RunRecord, summary: &[SummaryRow]) -> Result<Vec<u8>, RecordError> {

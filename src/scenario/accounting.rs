@@ -59,7 +59,7 @@ impl Amount {
 
     fn text(self) -> String {
         match self {
-            Self::Cpu(time) => format!("{time:?}").replace('µ', "u"),
+            Self::Cpu(time) => super::matrix::plain(time),
             Self::Memory(bytes) | Self::Block(bytes) | Self::Network(bytes) => short_bytes(u64::from(bytes)),
         }
     }

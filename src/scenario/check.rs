@@ -17,14 +17,15 @@ pub(super) const KEYS: &[super::Key] = &[
     ("max", "above 0, or \"5ms\"", "", "the value is at most this, in the metric's base unit"),
 ];
 
-/// Whether `id` is one of the cases that `pattern` names; `*` stands for one whole part between slashes.
+/// Whether two patterns can name the same case; `*` stands for one whole part between slashes, and a pattern without it
+/// is a case's id.
 #[must_use]
-pub fn matches(pattern: &str, id: &str) -> bool {
-    let (mut wanted, mut parts) = (pattern.split('/'), id.split('/'));
+pub fn overlap(left: &str, right: &str) -> bool {
+    let (mut left, mut right) = (left.split('/'), right.split('/'));
     loop {
-        match (wanted.next(), parts.next()) {
+        match (left.next(), right.next()) {
             (None, None) => return true,
-            (Some(wanted), Some(part)) if wanted == "*" || wanted == part => {}
+            (Some(a), Some(b)) if a == b || a == "*" || b == "*" => {}
             _ => return false,
         }
     }
@@ -108,7 +109,7 @@ fn reject_bad_pattern(
     cases: &[Case],
     wants_ratio: bool,
 ) {
-    let named: Vec<&Case> = cases.iter().filter(|case| matches(pattern, &case.id)).collect();
+    let named: Vec<&Case> = cases.iter().filter(|case| overlap(pattern, &case.id)).collect();
     if named.is_empty() {
         let help = match nearest(pattern, cases.iter().map(|case| case.id.as_str())) {
             Some(near) => format!("did you mean `{near}`? `*` stands for one whole part between slashes"),
@@ -142,7 +143,7 @@ mod tests {
             ("startup/builtin/bridge/c*", "startup/builtin/bridge/c1", false),
             ("*/*/*/*/*", "startup/builtin/bridge/c1", false),
         ] {
-            assert_eq!(matches(pattern, id), expected, "{pattern} {id}");
+            assert_eq!(overlap(pattern, id), expected, "{pattern} {id}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::matrix::product;
 use super::read::{self, Table};
-use super::{Case, CaseKind, RuntimeKind, devices};
+use super::{Case, CaseKind, RuntimeKind};
 
 /// The keys, for `isobench list`: name, values or range, default.
 pub(super) const KEYS: &[super::Key] = &[
@@ -77,7 +77,7 @@ impl CombinedCase {
 /// Reads one `[[experiment]]` of this kind and expands it to its cases.
 pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
     let second = Duration::from_secs(1);
-    let runtimes = table.list("runtime", &[RuntimeKind::Builtin], devices::read_runtime);
+    let runtimes = table.list("runtime", &[RuntimeKind::Builtin], read::grouped_runtime);
     let arrangements = table.list("arrangement", Arrangement::ALL, read::name("arrangement", Arrangement::ALL));
     let quotas = table.list("quota", &[30], read::whole(2, 90));
     let periods = table.list("period", &[second / 10], read::duration(second / 100, second / 5));
@@ -99,7 +99,7 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
             };
             let suffix = [
                 quotas.suffix(q, |quota| format!("q{quota}")),
-                periods.suffix(p, |period| format!("p{}", super::network::plain(*period))),
+                periods.suffix(p, |period| format!("p{}", super::matrix::plain(*period))),
                 memories.suffix(m, |bytes| format!("m{bytes}")),
                 pids.suffix(t, |tasks| format!("t{tasks}")),
             ]
@@ -117,9 +117,9 @@ pub(super) fn parameters(case: &CombinedCase) -> Vec<(&'static str, String)> {
     vec![
         ("arrangement", case.arrangement.to_string()),
         ("quota_pct", case.quota_pct.to_string()),
-        ("period", super::network::plain(case.period)),
+        ("period", super::matrix::plain(case.period)),
         ("memory", case.memory.to_string()),
         ("pids", case.pids.to_string()),
-        ("duration", super::network::plain(case.duration)),
+        ("duration", super::matrix::plain(case.duration)),
     ]
 }

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::matrix::{Dimension, product};
+use super::matrix::{Dimension, plain, product};
 use super::raw::{Node, Value};
 use super::read::{self, Table, Wrong};
 use super::{Case, CaseKind, CpuCase, CpuControl, CpuSetting, CpuSpin, RuntimeKind};
@@ -345,11 +345,6 @@ fn read_cpus(node: &Node) -> Result<String, Wrong> {
 
 fn joined(shares: &[u64]) -> String {
     shares.iter().map(u64::to_string).collect::<Vec<_>>().join(":")
-}
-
-/// A duration in the letters that a case's id may have: `1.5s`, `250ms`, `10us`.
-fn plain(duration: Duration) -> String {
-    format!("{duration:?}").replace('µ', "u")
 }
 
 #[cfg(test)]

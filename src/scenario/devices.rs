@@ -131,7 +131,7 @@ impl fmt::Display for DeviceRule {
 
 /// Reads one `[[experiment]]` of this kind and expands it to its cases.
 pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
-    let runtimes = table.list("runtime", &[RuntimeKind::Builtin], read_runtime);
+    let runtimes = table.list("runtime", &[RuntimeKind::Builtin], read::grouped_runtime);
     let rules = table.list("rules", &[Vec::new()], read_rules);
     let then = table.list("then", &[Vec::new()], read_rules);
     let all: Vec<Device> = NAMED.iter().map(|&(name, kind, major, minor)| device(name, kind, major, minor)).collect();
@@ -179,16 +179,6 @@ fn id_part(rules: &[DeviceRule]) -> String {
     match rules {
         [] => "default".to_owned(),
         rules => rules.iter().map(|rule| rule.to_string().replace(' ', "-")).collect::<Vec<_>>().join("+"),
-    }
-}
-
-/// The runtimes that have control groups.
-pub(super) fn read_runtime(node: &Node) -> Result<RuntimeKind, Wrong> {
-    match read::name("runtime", RuntimeKind::ALL)(node)? {
-        RuntimeKind::Floor => {
-            Err(Wrong::new("the floor has no control groups: it is a bare clone3 and exec", "use \"builtin\""))
-        }
-        runtime => Ok(runtime),
     }
 }
 

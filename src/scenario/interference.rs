@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::matrix::product;
 use super::read::{self, Table};
-use super::{Case, CaseKind, RuntimeKind, devices};
+use super::{Case, CaseKind, RuntimeKind};
 
 /// The keys, for `isobench list`: name, values or range, default.
 pub(super) const KEYS: &[super::Key] = &[
@@ -92,7 +92,7 @@ pub(super) fn metrics(case: &InterferenceCase) -> &'static [&'static str] {
 /// Reads one `[[experiment]]` of this kind and expands it to its cases.
 pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
     let second = Duration::from_secs(1);
-    let runtimes = table.list("runtime", &[RuntimeKind::Builtin], devices::read_runtime);
+    let runtimes = table.list("runtime", &[RuntimeKind::Builtin], read::grouped_runtime);
     let neighbours = table.required_list("neighbour", Neighbour::ALL, read::name("neighbour", Neighbour::ALL));
     let usual = [NeighbourLimit::None, NeighbourLimit::Quota];
     let limits = table.list("limit", &usual, read::name("limit", NeighbourLimit::ALL));
@@ -125,6 +125,6 @@ pub(super) fn parameters(case: &InterferenceCase) -> Vec<(&'static str, String)>
     vec![
         ("neighbour", case.neighbour.to_string()),
         ("limit", case.limit.to_string()),
-        ("duration", super::network::plain(case.duration)),
+        ("duration", super::matrix::plain(case.duration)),
     ]
 }

@@ -1,6 +1,7 @@
 //! Lists multiply: the dimensions of an experiment's matrix and every combination of them.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::source::Span;
 
@@ -72,6 +73,11 @@ pub(super) fn product<const N: usize>(lengths: [usize; N]) -> impl Iterator<Item
         }
         positions
     })
+}
+
+/// A duration in the letters that a case's id may have: `1.5s`, `250ms`, `10us`.
+pub(super) fn plain(duration: Duration) -> String {
+    format!("{duration:?}").replace('µ', "u")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::units::Limit;
 
 pub use case::{Case, CaseKind};
-pub use check::matches;
+pub use check::overlap;
 pub use combined::{Arrangement, CombinedCase};
 pub use devices::{Device, DeviceAccess, DeviceKind, DeviceRule, DevicesCase};
 pub use interference::{InterferenceCase, Neighbour, NeighbourLimit};

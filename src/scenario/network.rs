@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::matrix::{Dimension, product};
+use super::matrix::{Dimension, plain, product};
 use super::read::{self, Table, Wrong};
 use super::{Case, CaseKind, NetworkCase, NetworkMode, NetworkTest, RuntimeKind, TrafficPath};
 
@@ -162,9 +162,4 @@ fn reject_bad_datagrams(table: &mut Table<'_, '_>, tests: &Dimension<NetworkTest
         let help = format!("from {low} to {MAX_DATAGRAM}, or a second [[experiment]] for the other tests");
         table.problem(span, format!("`message_size`: a datagram of {test} cannot carry {size} bytes"), help);
     }
-}
-
-/// A duration in the letters that a case's id may have: `1.5s`, `250ms`, `10us`.
-pub(super) fn plain(duration: Duration) -> String {
-    format!("{duration:?}").replace('µ', "u")
 }

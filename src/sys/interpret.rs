@@ -61,11 +61,8 @@ fn perform(op: &Op, errand: &Errand, slots: &mut Slots) -> Outcome {
         Op::ResetSignals => reset_signals(),
         Op::Await(gate) => errand.page.pass(*gate).then_some(()).ok_or(libc::ECANCELED),
         Op::JoinGroup { mount, tasks } => join_group(*mount, tasks),
-        Op::Mount { source, target, fstype, flags, data, optional } => {
-            match mount(pointer(source.as_ref()), target, pointer(fstype.as_ref()), *flags, pointer(data.as_ref())) {
-                Err(libc::ENOENT | libc::ENOTDIR) if *optional => Ok(()),
-                outcome => outcome,
-            }
+        Op::Mount { source, target, fstype, flags, data } => {
+            mount(pointer(source.as_ref()), target, pointer(fstype.as_ref()), *flags, pointer(data.as_ref()))
         }
         Op::Mask { path, empty } => mask(path, empty),
         Op::ReadOnly(path) => read_only(path),
@@ -104,7 +101,6 @@ fn simple(op: &Op) -> Outcome {
             Op::Hostname(name) => check(raw!(libc::SYS_sethostname, name.as_ptr(), name.as_bytes().len())),
             Op::Domainname(name) => check(raw!(libc::SYS_setdomainname, name.as_ptr(), name.as_bytes().len())),
             Op::NewSession => check(raw!(libc::SYS_setsid)),
-            Op::ControllingTerminal => check(raw!(libc::SYS_ioctl, 0, libc::TIOCSCTTY, 0)),
             Op::Descriptor { from, to } => descriptor(*from, *to),
             Op::CloseFrom(first) => check(raw!(libc::SYS_close_range, *first, c_int::MAX, 0)),
             Op::Rlimit { resource, soft, hard } => lower(*resource, *soft, *hard),

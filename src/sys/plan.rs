@@ -56,8 +56,6 @@ pub enum Op {
         flags: u64,
         /// Options of the file system.
         data: Option<CString>,
-        /// Whether a missing source or target is nothing to complain of.
-        optional: bool,
     },
     /// Makes a path unreadable: a file is covered by `/dev/null`, a directory by an empty one, read-only. A missing
     /// path is left missing.
@@ -126,8 +124,6 @@ pub enum Op {
     LoopbackUp,
     /// Starts a session.
     NewSession,
-    /// Makes standard input the session's controlling terminal.
-    ControllingTerminal,
     /// Makes `from` the descriptor `to`, open across the exec.
     Descriptor {
         /// The descriptor as the parent has it.
@@ -245,7 +241,6 @@ impl fmt::Display for Op {
             Op::Domainname(name) => write!(f, "set the domain name {}", text(name)),
             Op::LoopbackUp => f.write_str("bring lo up"),
             Op::NewSession => f.write_str("start a session"),
-            Op::ControllingTerminal => f.write_str("take the controlling terminal"),
             Op::Descriptor { to, .. } => write!(f, "connect descriptor {to}"),
             Op::CloseFrom(first) => write!(f, "close descriptors from {first}"),
             Op::Rlimit { resource, soft, hard } => write!(f, "set rlimit {resource} to {soft}:{hard}"),

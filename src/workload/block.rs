@@ -8,7 +8,6 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::thread;
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -248,7 +247,7 @@ fn work(arguments: &Arguments, first: u64, part: u64) -> Result<Share, WorkloadE
     let latency = Latency::histogram()?;
     let mut share = Share { began_ns: 0, ended_ns: 0, operations: 0, latency, cpu_wait_ns: None, done: Vec::new() };
     let mut at = 0;
-    thread::sleep(Duration::from_nanos(arguments.start_ns.saturating_sub(clock::now_ns())));
+    clock::sleep_until(arguments.start_ns);
     let waited_ns = cpu_wait_ns();
     let mut now_ns = clock::now_ns();
     share.began_ns = now_ns;

@@ -16,11 +16,6 @@
 //! still until later periods have paid for it. `checked` threads read their CPU clock every few µs, as a program does
 //! that makes system calls, and are stopped where the quota ends.
 
-use std::time::Duration;
-
-use nix::errno::Errno;
-use nix::sys::time::TimeSpec;
-use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 use serde::{Deserialize, Serialize};
 
 use super::WorkloadError;
@@ -202,7 +197,7 @@ impl Burn {
         let ready_ns = clock::now_ns();
         let phases = self.phases.iter().map(|phase| {
             if phase.burn {
-                sleep_until(phase.window.start_ns.saturating_sub(LEAD_NS));
+                clock::sleep_until(phase.window.start_ns.saturating_sub(LEAD_NS));
                 spinner.burn(phase.window)
             } else {
                 spinner.rest(phase.window)
@@ -272,20 +267,11 @@ impl Spinner {
     }
 
     fn rest(&self, window: Window) -> PhaseTrace {
-        sleep_until(window.start_ns);
+        clock::sleep_until(window.start_ns);
         let first = self.point(window.start_ns);
-        sleep_until(window.end_ns);
+        clock::sleep_until(window.end_ns);
         let last = self.point(window.end_ns);
         PhaseTrace { points: vec![first, last], longest_gap_ns: window.elapsed_ns() }
-    }
-}
-
-/// Sleeps until an instant of CLOCK_MONOTONIC.
-pub(super) fn sleep_until(at_ns: u64) {
-    let until = TimeSpec::from_duration(Duration::from_nanos(at_ns));
-    // EINTR: a signal woke it. No other error is possible for this clock and a valid time.
-    while let Err(Errno::EINTR) = clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &until)
-    {
     }
 }
 

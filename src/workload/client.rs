@@ -12,6 +12,7 @@ use super::result::{ClientResult, Latency, Line};
 use super::window::Window;
 use super::{Test, WorkloadError, print, socket, tcp_crr, tcp_rr, tcp_stream, udp_rr, udp_stream};
 use crate::sys::clock;
+use crate::units::ns;
 
 /// Both ends start their threads in this time, before the warm-up: a fixed part and one for each flow.
 const LEAD_NS: u64 = 5_000_000;
@@ -122,9 +123,9 @@ fn open(test: Test, client: &Client, timeout: Duration) -> Result<Opened, Worklo
 ///
 /// A connection that lives for one exchange is too short to be asked, and asking each would be a system call more.
 fn retransmits_inside(window: Window) -> Option<u64> {
-    sleep_until(window.start_ns);
+    clock::sleep_until(window.start_ns);
     let before = retransmitted_segments(&read_to_string("/proc/thread-self/net/snmp").ok()?)?;
-    sleep_until(window.end_ns);
+    clock::sleep_until(window.end_ns);
     let after = retransmitted_segments(&read_to_string("/proc/thread-self/net/snmp").ok()?)?;
     Some(after.saturating_sub(before))
 }
@@ -134,14 +135,6 @@ fn retransmitted_segments(snmp: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
     let position = lines.next()?.split_whitespace().position(|name| name == "RetransSegs")?;
     lines.next()?.split_whitespace().nth(position)?.parse().ok()
-}
-
-fn sleep_until(at_ns: u64) {
-    thread::sleep(Duration::from_nanos(at_ns.saturating_sub(clock::now_ns())));
-}
-
-fn ns(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

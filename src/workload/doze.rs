@@ -13,7 +13,7 @@ use nix::sys::prctl::set_timerslack;
 use serde::{Deserialize, Serialize};
 
 use super::WorkloadError;
-use super::burn::{option, sleep_until, usage, window, window_word};
+use super::burn::{option, usage, window, window_word};
 use super::result::{LATENCY_BOUNDS_NS, LATENCY_DIGITS, Latency, Window};
 use super::socket::pin;
 use crate::sys::clock;
@@ -86,7 +86,7 @@ impl Doze {
         let ready_ns = clock::now_ns();
         let (mut due_ns, mut state) = (self.window.start_ns, 1_u64);
         while due_ns < self.window.end_ns {
-            sleep_until(due_ns);
+            clock::sleep_until(due_ns);
             let now_ns = clock::now_ns();
             latencies.saturating_record((now_ns - due_ns).max(low));
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -12,7 +12,6 @@ mod task;
 mod toucher;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -213,15 +212,15 @@ fn round(arguments: &Arguments, held: &Held, window: Window) -> Result<Mixed, Wo
 /// What the first thread does while the burners burn.
 fn within(arguments: &Arguments, held: &Held, window: Window) -> Result<Mixed, WorkloadError> {
     // Late, so that another container under the same limit has had what it is to hold.
-    sleep_until(window.start_ns.saturating_sub(TASKS_BEFORE_NS));
+    clock::sleep_until(window.start_ns.saturating_sub(TASKS_BEFORE_NS));
     let (tasks, task_errno) = make_tasks(arguments.tasks);
     let count = held.count() + arguments.burn + tasks.len() as u32;
-    sleep_until(window.start_ns);
+    clock::sleep_until(window.start_ns);
     let (start_ns, before_ns) = (clock::now_ns(), clock::process_cpu_ns());
-    sleep_until(window.end_ns);
+    clock::sleep_until(window.end_ns);
     let (end_ns, after_ns) = (clock::now_ns(), clock::process_cpu_ns());
     // The beginning of the period in which the window closes is still looked for.
-    sleep_until(window.end_ns + EDGE_PERIODS * arguments.period_ns);
+    clock::sleep_until(window.end_ns + EDGE_PERIODS * arguments.period_ns);
     release(tasks);
     let held_bytes = resident_bytes()? + held.child.as_ref().map_or(0, |child| child.bytes);
     let mut touched = (0, false);
@@ -243,10 +242,6 @@ fn within(arguments: &Arguments, held: &Held, window: Window) -> Result<Mixed, W
         touched_bytes: touched.0,
         killed: touched.1,
     })
-}
-
-fn sleep_until(at_ns: u64) {
-    std::thread::sleep(Duration::from_nanos(at_ns.saturating_sub(clock::now_ns())));
 }
 
 /// CPU time of the children that have ended and been waited for, in ns.

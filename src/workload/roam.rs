@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::WorkloadError;
-use super::burn::{cpu_list, option, sleep_until, threads, usage, window, window_word};
+use super::burn::{cpu_list, option, threads, usage, window, window_word};
 use super::result::Window;
 use crate::sys::clock;
 
@@ -107,7 +107,7 @@ impl Roam {
         let everything = mask(self.set.iter().chain(&self.beyond))?;
         let targets: Vec<CpuSet> = self.beyond.iter().map(|cpu| mask([cpu])).collect::<Result<_, _>>()?;
         let mut seen = RoamResult { ready_ns: clock::now_ns(), ..RoamResult::default() };
-        sleep_until(self.window.start_ns);
+        clock::sleep_until(self.window.start_ns);
         let mut cpu_ns = clock::thread_cpu_ns();
         while clock::now_ns() < self.window.end_ns {
             let cpu = sched_getcpu().map_err(WorkloadError::system("ask for the current CPU"))?;

@@ -14,6 +14,7 @@ use super::result::{Line, Ready, ServerResult};
 use super::window::Window;
 use super::{Test, WorkloadError, print, socket, tcp_crr, tcp_rr, tcp_stream, udp_rr, udp_stream};
 use crate::sys::clock;
+use crate::units;
 
 /// How long datagrams may still be on their way when the client says that it has sent all.
 const STRAGGLERS: Duration = Duration::from_millis(10);
@@ -54,7 +55,7 @@ pub(super) fn run(arguments: &Arguments, server: &Server) -> Result<ServerResult
     let shared = Arc::new(Shared { listener, datagrams });
     let flows = spawn(test, accepted, streams, task, &shared)?;
     control.send(&ToClient::Started)?;
-    let deadline_ns = window.end_ns.saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
+    let deadline_ns = window.end_ns.saturating_add(units::ns(timeout));
     let finished = finished(&mut control, deadline_ns);
     let flow = end(flows, &shared, deadline_ns, timeout);
     let (sent, flow) = match (finished, flow) {

@@ -4,21 +4,18 @@
 
 use std::error::Error;
 use std::ops::RangeInclusive;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use isobench::cgroup::{Controller, Layout, Limits};
+use isobench::cgroup::{Controller, Layout};
 use isobench::experiment::cpu::CpuExperiment;
 use isobench::experiment::{Experiment, Observations, Stop};
-use isobench::record::enforcement::{EnforcementSample, judge};
+use isobench::record::enforcement::judge;
 use isobench::record::{EnforcementRow, Flags, Verdict};
-use isobench::runtime::builtin::Builtin;
-use isobench::runtime::{Instance, Runtime, RuntimeError, StartRequest};
 use isobench::scenario::{CpuCase, CpuSetting, CpuSpin, RuntimeKind};
 use isobench::units::Limit;
 
+use crate::faulty::{Fault, faultless, faulty};
 use crate::harness::Case;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -45,56 +42,13 @@ pub fn cases() -> Vec<Case> {
     all.into_iter().map(|case| with(with(case, Controller::Cpu), Controller::Cpuset)).collect()
 }
 
-/// What is wrong with a runtime.
-#[derive(Clone, Copy, PartialEq)]
-enum Fault {
-    None,
-    /// It starts containers without their limits.
-    ForgetsLimits,
-    /// It writes half of what is asked to the first container. (Half of everybody's shares would be the same split.)
-    HalvesTheFirst,
-    /// It leaves the container out of the cpu controller's groups.
-    LeavesCpuOut,
-}
-
-/// isobench's own runtime with a fault.
-struct Faulty {
-    inner: Builtin,
-    fault: Fault,
-    started: AtomicU32,
-}
-
-impl Runtime for Faulty {
-    fn kind(&self) -> RuntimeKind {
-        RuntimeKind::Builtin
-    }
-
-    fn start(&self, mut request: StartRequest) -> Result<Box<dyn Instance>, RuntimeError> {
-        let first = self.started.fetch_add(1, Ordering::Relaxed) == 0;
-        match self.fault {
-            Fault::ForgetsLimits => request.limits = Limits::default(),
-            Fault::HalvesTheFirst if first => {
-                request.limits.cpu_shares = request.limits.cpu_shares.map(|shares| shares / 2);
-                if let Some(quota) = &mut request.limits.cpu_quota {
-                    quota.quota /= 2;
-                }
-            }
-            Fault::None | Fault::HalvesTheFirst | Fault::LeavesCpuOut => {}
-        }
-        let instance = self.inner.start(request)?;
-        if self.fault == Fault::LeavesCpuOut {
-            let group = instance.group().expect("a group");
-            let own = group.directory(Controller::Cpu).expect("a cpu directory");
-            let top = own.ancestors().find(|path| path.ends_with("isobench")).and_then(Path::parent);
-            let procs = top.expect("the hierarchy's root").join("cgroup.procs");
-            std::fs::write(procs, instance.pid().to_string()).expect("moving the container out");
-        }
-        Ok(instance)
-    }
-}
-
 /// Measures a case in so many blocks, and judges it as a run would.
-fn measure(setting: CpuSetting, duration_ms: u64, fault: Fault, blocks: u32) -> Result<Measured, Box<dyn Error>> {
+fn measure(
+    setting: CpuSetting,
+    duration_ms: u64,
+    fault: Option<Fault>,
+    blocks: u32,
+) -> Result<Measured, Box<dyn Error>> {
     measure_until(setting, duration_ms, fault, blocks..=blocks)
 }
 
@@ -104,42 +58,26 @@ type Measured = (Vec<EnforcementRow>, Observations);
 /// Measures a case that is to hold: for three blocks, and for more of them while a row is not judged to pass, since
 /// other programs may need the CPUs too. What is wrong stays wrong however many blocks there are.
 fn measure_in_peace(setting: CpuSetting, duration_ms: u64) -> Result<Measured, Box<dyn Error>> {
-    measure_until(setting, duration_ms, Fault::None, 3..=15)
+    measure_until(setting, duration_ms, None, 3..=15)
 }
 
 fn measure_until(
     setting: CpuSetting,
     duration_ms: u64,
-    fault: Fault,
+    fault: Option<Fault>,
     blocks: RangeInclusive<u32>,
 ) -> Result<Measured, Box<dyn Error>> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let case = CpuCase { runtime: RuntimeKind::Builtin, setting, duration: Duration::from_millis(duration_ms) };
     let stop = AtomicBool::new(false);
     let mut samples = Vec::new();
     for block in 0..*blocks.end() {
-        let runtime = Faulty { inner: Builtin::new()?, fault, started: AtomicU32::new(0) };
-        let mut experiment = CpuExperiment::new(case.clone(), Arc::new(runtime));
+        let runtime = fault.map_or_else(faultless, faulty)?;
+        let mut experiment = CpuExperiment::new(case.clone(), runtime);
         let mut seen = Observations::default();
         let measured = experiment.prepare().and_then(|()| experiment.measure(&mut seen, Stop(&stop)));
         experiment.finish()?;
         measured?;
-        samples.extend(seen.enforcement.iter().map(|row| EnforcementSample {
-            case: "case".to_owned(),
-            controller: row.controller.to_owned(),
-            setting: row.setting.clone(),
-            unit: row.unit.to_owned(),
-            block,
-            iteration: row.iteration,
-            requested: row.requested,
-            achieved: row.achieved,
-            accounted: row.accounted,
-            tolerance_pct: row.tolerance_pct,
-            judged: row.judged,
-            start_ns: row.start_ns,
-            flags: Flags::default(),
-        }));
+        samples.extend(seen.take_enforcement("case", block, Flags::default(), 0));
         let rows = judge(&samples, 1);
         let settled = rows.iter().all(|row| row.verdict == Verdict::Pass) && harness_kept_away(&seen);
         if block + 1 == *blocks.end() || (block + 1 >= *blocks.start() && settled) {
@@ -210,7 +148,7 @@ fn shares_split() -> Outcome {
 fn work_follows_the_weights() -> Outcome {
     const BOUND_PCT: f64 = 10.0;
     for list in [&[1024, 512][..], &[1024, 256], &[1024, 1024, 1024]] {
-        let (rows, _) = measure(shares(list), 2000, Fault::None, 3)?;
+        let (rows, _) = measure(shares(list), 2000, None, 3)?;
         let work: Vec<&EnforcementRow> = rows.iter().filter(|row| row.setting.starts_with("work/")).collect();
         assert_eq!(work.len(), list.len(), "{rows:#?}");
         for row in work {
@@ -275,7 +213,7 @@ fn placement() -> Outcome {
 }
 
 fn wakeup() -> Outcome {
-    let (rows, seen) = measure(CpuSetting::Wakeup { shares: vec![1024, 1024] }, 300, Fault::None, 1)?;
+    let (rows, seen) = measure(CpuSetting::Wakeup { shares: vec![1024, 1024] }, 300, None, 1)?;
     assert!(rows.is_empty());
     let wakes = seen.histograms.iter().map(|row| row.histogram.len()).sum::<u64>();
     assert!((5..=60).contains(&wakes), "{wakes}");
@@ -284,14 +222,14 @@ fn wakeup() -> Outcome {
 }
 
 fn forgotten() -> Outcome {
-    let (rows, _) = measure(shares(&[1024, 256]), 500, Fault::ForgetsLimits, 1)?;
+    let (rows, _) = measure(shares(&[1024, 256]), 500, Some(Fault::LeavesOut(Controller::Cpu)), 1)?;
     fails(&rows, "shares/a")?;
     fails(&rows, "work/b")?;
-    let (rows, seen) = measure(quota_of(50, 10, CpuSpin::Checked), 300, Fault::ForgetsLimits, 1)?;
+    let (rows, seen) = measure(quota_of(50, 10, CpuSpin::Checked), 300, Some(Fault::LeavesOut(Controller::Cpu)), 1)?;
     fails(&rows, "quota")?;
     assert_eq!(value(&seen, "throttled_periods"), 0.0);
     let setting = CpuSetting::Cpuset { cpus: "0".to_owned(), threads: 4 };
-    let (rows, _) = measure(setting, 300, Fault::ForgetsLimits, 1)?;
+    let (rows, _) = measure(setting, 300, Some(Fault::LeavesOut(Controller::Cpuset)), 1)?;
     for setting in ["looks", "time", "affinity"] {
         fails(&rows, setting)?;
     }
@@ -299,19 +237,19 @@ fn forgotten() -> Outcome {
 }
 
 fn half() -> Outcome {
-    let (rows, _) = measure(shares(&[1024, 512]), 500, Fault::HalvesTheFirst, 1)?;
+    let (rows, _) = measure(shares(&[1024, 512]), 500, Some(Fault::HalvesTheFirst), 1)?;
     fails(&rows, "shares/a")?;
     fails(&rows, "shares/b")?;
-    let (rows, _) = measure(quota_of(50, 10, CpuSpin::Checked), 300, Fault::HalvesTheFirst, 1)?;
+    let (rows, _) = measure(quota_of(50, 10, CpuSpin::Checked), 300, Some(Fault::HalvesTheFirst), 1)?;
     fails(&rows, "quota")?;
     assert!((rows[0].achieved - 0.25).abs() < 0.01, "{rows:#?}");
     Ok(())
 }
 
 fn left_out() -> Outcome {
-    let (rows, _) = measure(shares(&[1024, 256]), 500, Fault::LeavesCpuOut, 1)?;
+    let (rows, _) = measure(shares(&[1024, 256]), 500, Some(Fault::Strays(Controller::Cpu)), 1)?;
     fails(&rows, "shares/a")?;
-    let (rows, _) = measure(quota_of(20, 10, CpuSpin::Checked), 300, Fault::LeavesCpuOut, 1)?;
+    let (rows, _) = measure(quota_of(20, 10, CpuSpin::Checked), 300, Some(Fault::Strays(Controller::Cpu)), 1)?;
     fails(&rows, "quota")
 }
 
@@ -320,7 +258,7 @@ fn nothing_stays() -> Outcome {
     let place = layout.place(Controller::Cpu).ok_or("no cpu controller")?;
     let parent = place.path.join("isobench");
     let own = format!("{}-", std::process::id());
-    let (_, _) = measure(shares(&[1024, 512]), 100, Fault::None, 1)?;
+    let (_, _) = measure(shares(&[1024, 512]), 100, None, 1)?;
     let weight = ["cpu.shares", "cpu.weight"].iter().find_map(|file| std::fs::read_to_string(parent.join(file)).ok());
     assert!(weight.is_some_and(|weight| ["1024", "100"].contains(&weight.trim())), "the parent's weight was not reset");
     for entry in std::fs::read_dir(&parent)?.flatten() {

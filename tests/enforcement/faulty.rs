@@ -2,6 +2,7 @@
 //! of every experiment that measures limits use them: its verdicts have to find each out.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,6 +23,9 @@ pub enum Fault {
     ForgetsToAttach,
     /// It writes half of each number, and of rules on character devices only the right to read.
     HalvesLimits,
+    /// It writes half of each number for the first container that it starts: half of everybody's shares would be the
+    /// same split.
+    HalvesTheFirst,
     /// It leaves everything out that this controller was asked for.
     LeavesOut(Controller),
     /// It writes no limit, and the group that it shows is without this controller and without the container.
@@ -34,11 +38,13 @@ pub enum Fault {
 struct Faulty {
     inner: Builtin,
     fault: Fault,
+    /// Whether a container has been started.
+    started: AtomicBool,
 }
 
 /// A runtime with a fault, ready to start containers.
 pub fn faulty(fault: Fault) -> Result<Arc<dyn Runtime>, RuntimeError> {
-    Ok(Arc::new(Faulty { inner: Builtin::new()?, fault }))
+    Ok(Arc::new(Faulty { inner: Builtin::new()?, fault, started: AtomicBool::new(false) }))
 }
 
 /// The built-in runtime as it is.
@@ -52,14 +58,16 @@ impl Runtime for Faulty {
     }
 
     fn start(&self, request: StartRequest) -> Result<Box<dyn Instance>, RuntimeError> {
+        let first = !self.started.swap(true, Ordering::Relaxed);
         match self.fault {
+            Fault::HalvesTheFirst if !first => self.inner.start(request),
             Fault::ForgetsToAttach => {
                 let (group, applied) = group_of(&request)?;
                 let limits = Limits { devices: everything(), ..Limits::default() };
                 let inner = self.inner.start(StartRequest { limits, group_parent: None, ..request })?;
                 Ok(Box::new(Outside { inner, group, applied }))
             }
-            Fault::HalvesLimits => {
+            Fault::HalvesLimits | Fault::HalvesTheFirst => {
                 let limits = halved(request.limits);
                 self.inner.start(StartRequest { limits, ..request })
             }
@@ -96,10 +104,11 @@ fn group_lacking(controller: Controller) -> Result<Group, RuntimeError> {
     Group::create(&layout, true).map_err(making())
 }
 
-/// Puts the container's first process above the group that all containers' groups are in.
+/// Puts the container's first process above the group that all of isobench's groups are in.
 fn lead_astray(instance: &dyn Instance, controller: Controller) -> Result<(), RuntimeError> {
     let directory = instance.group().and_then(|group| group.directory(controller));
-    let Some(outside) = directory.and_then(|path| path.parent()?.parent()) else { return Ok(()) };
+    let top = directory.and_then(|path| path.ancestors().find(|path| path.ends_with("isobench")));
+    let Some(outside) = top.and_then(Path::parent) else { return Ok(()) };
     // On v1 the container joins by itself, on its way to its program: it cannot be led away before it has come.
     let group = instance.group().and_then(|group| group.directory(controller));
     let members =

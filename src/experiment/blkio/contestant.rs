@@ -1,7 +1,7 @@
 //! One container of a block case: what it may, what it does, what it did, and what the kernel charged it.
 
 use crate::cgroup::{CgroupError, Controller, Group, Limits, blkio};
-use crate::experiment::network::end::{End, EndError, unexpected};
+use crate::experiment::end::{End, EndError, unexpected};
 use crate::experiment::{ExperimentError, Stop};
 use crate::lab::disk::Disk;
 use crate::runtime::{Instance, Network, Runtime, StartRequest};
@@ -63,14 +63,15 @@ impl Contestant {
     /// Waits for the result, reads the account while the group is there, and gives the container back.
     pub(super) fn finish(mut self, disk: &Disk, stop: Stop<'_>) -> Result<Performance, ExperimentError> {
         let deadline_ns = self.arguments.end_ns + PATIENCE_NS;
-        let result = match self.end.line("block", deadline_ns, stop).map_err(stopped_or_failed("running a program"))? {
-            Line::Block(result) => result,
-            other => return Err(stopped_or_failed("running a program")(unexpected(&other, "block"))),
-        };
+        let result =
+            match self.end.line("block", deadline_ns, stop).map_err(EndError::while_doing("running a program"))? {
+                Line::Block(result) => result,
+                other => return Err(EndError::while_doing("running a program")(unexpected(&other, "block"))),
+            };
         let group = self.end.instance().and_then(Instance::group);
         let charged = charged(group, disk.limited(), self.arguments.operation);
         let charged = charged.map_err(ExperimentError::while_doing("reading the account"))?;
-        self.end.finish(deadline_ns, stop).map_err(stopped_or_failed("ending a container"))?;
+        self.end.finish(deadline_ns, stop).map_err(EndError::while_doing("ending a container"))?;
         Ok(Performance { arguments: self.arguments, result, charged })
     }
 }
@@ -83,12 +84,4 @@ fn charged(group: Option<&Group>, device: (u32, u32), operation: Operation) -> R
         Operation::Read => Charged { bytes: usage.read_bytes, operations: usage.read_operations },
         Operation::Write => Charged { bytes: usage.write_bytes, operations: usage.write_operations },
     })
-}
-
-/// The user's wish to stop is not a failure.
-pub(in crate::experiment) fn stopped_or_failed(doing: &'static str) -> impl FnOnce(EndError) -> ExperimentError {
-    move |error| match error {
-        EndError::Interrupted => ExperimentError::Interrupted,
-        error => ExperimentError::while_doing(doing)(error),
-    }
 }

@@ -18,7 +18,7 @@ use super::failed;
 use super::stage::Scene;
 use crate::cgroup::cpu::{Quota, Throttling, throttling, usage_ns};
 use crate::cgroup::{CgroupError, Controller, Group, Hierarchy, Limits, pressure, read};
-use crate::experiment::network::end::{End, EndError, sleep_until};
+use crate::experiment::end::{End, EndError};
 use crate::experiment::{ExperimentError, Observation, Observations};
 use crate::record::metric;
 use crate::runtime::{Instance, Network, Runtime, StartRequest};
@@ -180,18 +180,18 @@ fn perform_once(
     keep_out(&ends)?;
     let mut readings = Vec::new();
     for window in &windows {
-        sleep_until(window.start_ns, stop).map_err(stopped)?;
+        stop.sleep_until(window.start_ns)?;
         let opened = Reading::take(&ends, programme.idleness).map_err(failed("reading what was charged"))?;
-        sleep_until(window.end_ns, stop).map_err(stopped)?;
+        stop.sleep_until(window.end_ns)?;
         readings.push((opened, Reading::take(&ends, programme.idleness).map_err(failed("reading what was charged"))?));
     }
     let deadline_ns = windows.last().map_or(0, |window| window.end_ns) + TAIL_NS + PATIENCE_NS;
     let mut lines = Vec::new();
     for end in &mut ends {
-        lines.push(end.line("result", deadline_ns, stop).map_err(stopped)?);
+        lines.push(end.line("result", deadline_ns, stop).map_err(EndError::while_doing("following the containers"))?);
     }
     for end in ends {
-        end.finish(deadline_ns, stop).map_err(stopped)?;
+        end.finish(deadline_ns, stop).map_err(EndError::while_doing("following the containers"))?;
     }
     let in_time = lines.iter().all(|line| ready_ns(line).is_some_and(|ready_ns| ready_ns <= begin_ns));
     let timely = windows.iter().zip(&readings).all(|(window, (opened, _))| opened.opens(*window));
@@ -277,13 +277,6 @@ fn keep_out(ends: &[End]) -> Result<(), ExperimentError> {
 
 fn groups(ends: &[End]) -> impl Iterator<Item = Option<&Group>> {
     ends.iter().map(|end| end.instance().and_then(Instance::group))
-}
-
-fn stopped(error: EndError) -> ExperimentError {
-    match error {
-        EndError::Interrupted => ExperimentError::Interrupted,
-        error => failed("following the containers")(error),
-    }
 }
 
 impl Reading {

@@ -42,12 +42,12 @@ use std::time::Duration;
 use super::crew::{Member, Programme, Reading, Seen, perform};
 use super::stage::Scene;
 use super::trace::{Course, whole_periods};
-use super::{EnforcementObservation, TOLERANCE_PCT, mixed_up, ns, push, tick_ns};
+use super::{EnforcementObservation, TOLERANCE_PCT, mixed_up, push, tick_ns};
 use crate::cgroup::{Limits, cpu};
 use crate::experiment::Judged;
 use crate::experiment::{ExperimentError, Observations};
 use crate::scenario::CpuSpin;
-use crate::units::Limit;
+use crate::units::{Limit, ns};
 use crate::workload::burn::{Burn, Phase, Spin};
 use crate::workload::result::{Line, Window};
 

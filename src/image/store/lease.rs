@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::layers::chain_ids;
 use super::records::Stored;
-use crate::fs::{FileError, read_text, write_durable};
+use crate::fs::{FileError, read_text, remove_if_there, write_durable};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
 
@@ -106,13 +106,7 @@ impl Store {
     /// # Errors
     /// When the lease cannot be removed.
     pub fn unpin(&self, container: &str) -> Result<(), ImageError> {
-        let path = self.pin_path(container)?;
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(FileError::new("remove", path)(error).into())
-            }
-            _ => Ok(()),
-        }
+        Ok(remove_if_there(self.pin_path(container)?)?)
     }
 
     /// All leases that hold. Those whose process is gone are removed where `sweep` is set, which is for the one that

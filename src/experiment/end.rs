@@ -1,13 +1,15 @@
-//! One running end of a network test, or the one program of a `blkio` or `accounting` case: a container of the runtime under test, or a plain process in the peer's
-//! namespace. Both print JSON lines; both are ended and reaped on every way out.
+//! One running end of a network test, or the one program of a `cpu`, `blkio` or `accounting` case: a container of the
+//! runtime under test, or a plain process in the peer's namespace. Both print JSON lines; both are ended and reaped on
+//! every way out.
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::experiment::Stop;
+use super::{ExperimentError, Interrupted, SLICE, Stop};
 use crate::runtime::{ExitStatus, Instance, Network, Runtime, RuntimeError, StartRequest};
 use crate::sys::clock;
 use crate::sys::netns::NetNs;
@@ -15,12 +17,9 @@ use crate::workload::SUBCOMMAND;
 use crate::workload::arguments::Arguments;
 use crate::workload::result::Line;
 
-/// How long a wait may last before the user's wish to stop is looked at again.
-const SLICE_MS: u64 = 100;
-
 /// Why an end did not do its part.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::experiment) enum EndError {
+pub(super) enum EndError {
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -58,6 +57,23 @@ pub(in crate::experiment) enum EndError {
     },
 }
 
+impl From<Interrupted> for EndError {
+    fn from(_: Interrupted) -> Self {
+        Self::Interrupted
+    }
+}
+
+impl EndError {
+    /// Names what was being done; made for `map_err`. The user's wish to stop is not a failure.
+    pub(super) fn while_doing(doing: impl Into<String>) -> impl FnOnce(Self) -> ExperimentError {
+        let doing = doing.into();
+        move |error| match error {
+            Self::Interrupted => ExperimentError::Interrupted,
+            error => ExperimentError::while_doing(doing)(error),
+        }
+    }
+}
+
 fn system<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> EndError {
     move |source| EndError::System { doing, source: source.into() }
 }
@@ -70,30 +86,26 @@ enum Body {
 }
 
 /// A running end. Dropping it kills, reaps and removes it.
-pub(in crate::experiment) struct End {
+pub(super) struct End {
     body: Body,
     lines: Lines,
 }
 
 impl End {
     /// Starts a workload in a container of `runtime`.
-    pub(in crate::experiment) fn container(
-        runtime: &dyn Runtime,
-        network: Network,
-        arguments: &Arguments,
-    ) -> Result<Self, EndError> {
+    pub(super) fn container(runtime: &dyn Runtime, network: Network, arguments: &Arguments) -> Result<Self, EndError> {
         Self::start(runtime, StartRequest::new(arguments.to_words(), network))
     }
 
     /// Starts a container whose program prints lines; its standard output is taken here.
-    pub(in crate::experiment) fn start(runtime: &dyn Runtime, request: StartRequest) -> Result<Self, EndError> {
+    pub(super) fn start(runtime: &dyn Runtime, request: StartRequest) -> Result<Self, EndError> {
         let (reader, writer) = io::pipe().map_err(system("make a pipe"))?;
         let instance = runtime.start(StartRequest { stdout: Some(OwnedFd::from(writer)), ..request })?;
         Ok(Self { body: Body::Container(instance), lines: Lines::new(reader) })
     }
 
     /// Starts a workload as a child of the harness in a namespace; it dies with the harness.
-    pub(in crate::experiment) fn process(namespace: &NetNs, mut arguments: Arguments) -> Result<Self, EndError> {
+    pub(super) fn process(namespace: &NetNs, mut arguments: Arguments) -> Result<Self, EndError> {
         let (reader, writer) = io::pipe().map_err(system("make a pipe"))?;
         arguments.parent_death = Some(std::process::id());
         let mut command = Command::new("/proc/self/exe");
@@ -106,7 +118,7 @@ impl End {
     }
 
     /// The container, where it is one.
-    pub(in crate::experiment) fn instance(&self) -> Option<&dyn Instance> {
+    pub(super) fn instance(&self) -> Option<&dyn Instance> {
         match &self.body {
             Body::Container(instance) => Some(&**instance),
             Body::Process(_) | Body::Gone => None,
@@ -114,12 +126,7 @@ impl End {
     }
 
     /// Waits for the next line; an error line becomes [`EndError::Reported`].
-    pub(in crate::experiment) fn line(
-        &mut self,
-        due: &'static str,
-        deadline_ns: u64,
-        stop: Stop<'_>,
-    ) -> Result<Line, EndError> {
+    pub(super) fn line(&mut self, due: &'static str, deadline_ns: u64, stop: Stop<'_>) -> Result<Line, EndError> {
         match self.lines.next(due, deadline_ns, stop)? {
             Line::Error(failure) => Err(EndError::Reported(failure.message)),
             line => Ok(line),
@@ -127,7 +134,7 @@ impl End {
     }
 
     /// The reason that the program gives for its failure within a moment, where it gives one.
-    pub(in crate::experiment) fn complaint(&mut self, deadline_ns: u64, stop: Stop<'_>) -> Option<String> {
+    pub(super) fn complaint(&mut self, deadline_ns: u64, stop: Stop<'_>) -> Option<String> {
         loop {
             match self.line("error", deadline_ns, stop) {
                 Err(EndError::Reported(message)) => return Some(message),
@@ -138,7 +145,7 @@ impl End {
     }
 
     /// Waits for the program's end after its last line, reaps it and gives back what it used.
-    pub(in crate::experiment) fn finish(mut self, deadline_ns: u64, stop: Stop<'_>) -> Result<(), EndError> {
+    pub(super) fn finish(mut self, deadline_ns: u64, stop: Stop<'_>) -> Result<(), EndError> {
         // The pipe closes when the program ends, so that waiting for it cannot last.
         match self.lines.next("end", deadline_ns, stop) {
             Err(EndError::Silent(_)) => {}
@@ -184,7 +191,7 @@ fn status_of(status: std::process::ExitStatus) -> ExitStatus {
 }
 
 /// Says what came in the place of what was due.
-pub(in crate::experiment) fn unexpected(line: &Line, due: &'static str) -> EndError {
+pub(super) fn unexpected(line: &Line, due: &'static str) -> EndError {
     EndError::Unexpected { got: serde_json::to_string(line).unwrap_or_else(|_| format!("{line:?}")), due }
 }
 
@@ -225,29 +232,15 @@ fn wait_readable(pipe: &impl AsFd, due: &'static str, deadline_ns: u64, stop: St
     if stop.requested() {
         return Err(EndError::Interrupted);
     }
-    let left_ms = deadline_ns.saturating_sub(clock::now_ns()) / 1_000_000;
-    if left_ms == 0 {
+    let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::now_ns()));
+    if left.as_millis() == 0 {
         return Err(EndError::Late(due));
     }
     let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut fds, PollTimeout::from(left_ms.min(SLICE_MS) as u8)) {
+    match poll(&mut fds, PollTimeout::try_from(left.min(SLICE)).unwrap_or(PollTimeout::ZERO)) {
         Ok(ready) => Ok(ready > 0),
         Err(nix::errno::Errno::EINTR) => Ok(false),
         Err(error) => Err(system("wait for the program's output")(error)),
-    }
-}
-
-/// Sleeps until `at_ns`, or until the user asks to stop.
-pub(in crate::experiment) fn sleep_until(at_ns: u64, stop: Stop<'_>) -> Result<(), EndError> {
-    loop {
-        if stop.requested() {
-            return Err(EndError::Interrupted);
-        }
-        let left_ns = at_ns.saturating_sub(clock::now_ns());
-        if left_ns == 0 {
-            return Ok(());
-        }
-        std::thread::sleep(std::time::Duration::from_nanos(left_ns.min(SLICE_MS * 1_000_000)));
     }
 }
 
@@ -284,6 +277,5 @@ mod tests {
         assert!(matches!(lines.next("x", clock::now_ns() + 5_000_000, Stop(&stop)), Err(EndError::Late("x"))));
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(matches!(lines.next("x", clock::now_ns() + FAR, Stop(&stop)), Err(EndError::Interrupted)));
-        assert!(matches!(sleep_until(clock::now_ns() + FAR, Stop(&stop)), Err(EndError::Interrupted)));
     }
 }
