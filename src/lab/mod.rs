@@ -108,7 +108,6 @@ impl Lab {
         })?;
         let mut outside = Socket::open_in(&peer, Protocol::Route)?;
         set_up_end(&mut outside, PEER_ADDRESS, None)?;
-        link::settle(&mut outside, &[UPLINK])?;
         host.netlink(|socket| link::settle(socket, &[UPLINK]))?;
         Ok(Self { host, peer })
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use super::message::{Attributes, Batch, CREATE, DUMP, ECHO, EXCLUSIVE, attribute, text, u32_at, u64_at};
 use super::{NetlinkError, Socket};
@@ -9,6 +10,8 @@ use super::{NetlinkError, Socket};
 /// Bytes of a `struct ifinfomsg`.
 const HEADER: usize = 16;
 const UP: u32 = libc::IFF_UP as u32;
+/// IF_OPER_UP of `linux/if.h`.
+const OPERATIONAL: u8 = 6;
 /// VETH_INFO_PEER of `linux/veth.h`.
 const VETH_PEER: u16 = 1;
 /// IFLA_INET6_ADDR_GEN_MODE of `linux/if_link.h`, and its value "none".
@@ -59,6 +62,9 @@ pub struct Link {
     pub name: String,
     /// IFF_UP and its like.
     pub flags: u32,
+    /// Whether the kernel has noted that it has a carrier. IFF_RUNNING does not tell: it is also there before anything
+    /// was noted.
+    pub operational: bool,
     /// The largest packet, in bytes.
     pub mtu: u32,
     /// The bridge that it is a port of.
@@ -272,18 +278,36 @@ pub fn by_name(socket: &mut Socket, name: &str) -> Result<Link, NetlinkError> {
     found.ok_or_else(|| NetlinkError::Answer { act: "find", object: name.to_owned(), problem: "it holds no link" })
 }
 
-/// Asks for links only to have the kernel take note of their carrier now. The carrier of a fresh link comes up in a
-/// worker of the kernel some time later, and until then the link drops what it should send; a look at the link does
-/// that work at once (since Linux 6.8).
+/// Waits until the kernel has taken note that links have a carrier. That of a fresh link comes up in a worker of the
+/// kernel some time later, and until then the link drops what it should send. Since Linux 6.8 a look at the link does
+/// that work at once; before, it is looked again until the worker has come. Of a veth pair, only the end that was
+/// switched on first needs this: the other one has its carrier from the beginning, and the worker is slow to note it.
 ///
 /// # Errors
-/// ENODEV when one does not exist.
+/// ENODEV when one does not exist; when one has no carrier after two seconds.
 pub fn settle(socket: &mut Socket, names: &[&str]) -> Result<(), NetlinkError> {
-    let mut batch = Batch::new();
-    for name in names {
-        get(&mut batch, name, libc::RTEXT_FILTER_SKIP_STATS as u32);
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const PAUSE: Duration = Duration::from_micros(200);
+    let begin = Instant::now();
+    loop {
+        let mut batch = Batch::new();
+        for name in names {
+            get(&mut batch, name, libc::RTEXT_FILTER_SKIP_STATS as u32);
+        }
+        let mut idle = None;
+        socket.query(batch, |kind, payload| {
+            let link = parse(payload).filter(|link| kind == libc::RTM_NEWLINK && !link.operational);
+            idle = idle.take().or(link);
+        })?;
+        match idle {
+            None => return Ok(()),
+            Some(link) if begin.elapsed() > PATIENCE => {
+                let problem = "it has no carrier";
+                return Err(NetlinkError::Answer { act: "wait for", object: link.name, problem });
+            }
+            Some(_) => std::thread::sleep(PAUSE),
+        }
     }
-    socket.run(batch)
 }
 
 fn get(batch: &mut Batch, name: &str, filter: u32) {
@@ -354,6 +378,7 @@ fn parse(payload: &[u8]) -> Option<Link> {
         index: u32_at(payload, 4)?,
         name: text(attribute(attributes, libc::IFLA_IFNAME)?),
         flags: u32_at(payload, 8)?,
+        operational: attribute(attributes, libc::IFLA_OPERSTATE) == Some(&[OPERATIONAL]),
         mtu: number(libc::IFLA_MTU)?,
         master: number(libc::IFLA_MASTER),
         mac: attribute(attributes, libc::IFLA_ADDRESS).and_then(|value| value.try_into().ok()).map(Mac),
@@ -425,12 +450,13 @@ mod tests {
             let stats: Vec<u8> = (1u64..=24).flat_map(u64::to_ne_bytes).collect();
             message.text(libc::IFLA_IFNAME, "veth0").u32(libc::IFLA_MTU, 1500).u32(libc::IFLA_MASTER, 3);
             message.bytes(libc::IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]).bytes(libc::IFLA_STATS64, &stats);
+            message.u8(libc::IFLA_OPERSTATE, OPERATIONAL);
             message.nest(libc::IFLA_LINKINFO, |info| {
                 info.text(libc::IFLA_INFO_KIND, "veth");
             });
         });
         let link = parse(answers(&batch.bytes).next().unwrap().payload).unwrap();
-        assert!(link.is_up());
+        assert!(link.is_up() && link.operational);
         assert_eq!((link.index, link.name.as_str(), link.mtu, link.master), (9, "veth0", 1500, Some(3)));
         assert_eq!(link.kind.as_deref(), Some("veth"));
         assert_eq!(link.mac.unwrap().to_string(), "02:00:00:00:00:01");
