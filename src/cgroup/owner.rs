@@ -25,6 +25,12 @@ impl Owner {
         })
     }
 
+    /// A running process; `None` for one that is gone or a zombie.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        start_ticks(pid).map(|start_ticks| Self { pid, start_ticks })
+    }
+
     /// Whether that very process still runs; a zombie does not.
     #[must_use]
     pub fn is_alive(self) -> bool {

@@ -5,11 +5,14 @@
 //! network) running beside the child's (mounts).
 
 pub mod capabilities;
+pub mod config;
 pub mod gc;
 pub mod launch;
 pub mod plan;
 pub mod seccomp;
 pub mod spec;
+pub mod state;
+pub mod store;
 
 pub use launch::{Container, ContainerError, Timeline};
 pub use spec::{ContainerSpec, Network};
