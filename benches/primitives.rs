@@ -29,6 +29,7 @@ fn nothing() -> Plan {
             paths: vec![CString::new("/bin/true").expect("no NUL")],
             arguments: vec![CString::new(binary.to_string_lossy().into_owned()).expect("no NUL")],
             environment: Vec::new(),
+            guarded: false,
         },
     );
     plan
@@ -70,6 +71,9 @@ fn plan_compilation(c: &mut Criterion) {
         await_network: true,
         born_in_group: false,
         doors: Vec::new(),
+        terminal: None,
+        joins: false,
+        guard: None,
     };
     c.bench_function("plan/compile", |b| b.iter(|| plan::compile(black_box(&spec), &wiring).expect("a valid spec")));
 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::links::Links;
 use super::plan::{self, STAGING, SpecError, Wiring};
 use super::spec::{ContainerSpec, Network, UserMapping};
 use crate::cgroup::devices::Rule;
@@ -24,10 +25,12 @@ use crate::fs::FileError;
 use crate::network::NetworkError;
 use crate::network::bridge::{BridgeNetwork, Endpoint};
 use crate::sys::clock;
+use crate::sys::guard::Verdict;
 use crate::sys::launch::{Child, Memory, Reaped, Span, launch, pidfd_open};
 use crate::sys::netns::NetNs;
 use crate::sys::page::Gate;
 use crate::sys::plan::Op;
+use crate::sys::terminal::Master;
 
 /// Why a container could not be started, waited for or removed.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +116,10 @@ pub struct Container {
     group: Option<Group>,
     applied: Vec<Applied>,
     connection: Option<(Arc<BridgeNetwork>, Endpoint)>,
+    terminal: Option<Master>,
+    verdict: Option<Verdict>,
+    /// Why a guarded program could not be executed.
+    not_executed: Option<i32>,
 }
 
 /// What a removed container had used.
@@ -174,14 +181,18 @@ impl Container {
             Network::Host(namespace) | Network::Container(namespace) => Some(namespace.as_fd().as_raw_fd()),
             Network::None | Network::Bridge { .. } => None,
         };
-        let name = fresh_name();
+        let name = spec.kept_as.clone().unwrap_or_else(fresh_name);
+        let mut links = Links::of(spec)?;
         let wiring = Wiring {
-            parent: Some(shared.own_pidfd.as_raw_fd()),
+            parent: spec.kept_as.is_none().then_some(shared.own_pidfd.as_raw_fd()),
             stdio: [stream(&stdio.stdin), stream(&stdio.stdout), stream(&stdio.stderr)],
             join_network: join,
             await_network: matches!(network, Network::Bridge { .. }),
             born_in_group: shared.layout.is_unified(),
             doors: doors(shared, spec, &name),
+            terminal: links.terminal_end(),
+            joins: false,
+            guard: links.guard()?,
         };
         let plan = plan::compile(spec, &wiring)?;
         let grouping_ns = clock::now_ns();
@@ -201,7 +212,11 @@ impl Container {
             group,
             applied,
             connection: None,
+            terminal: None,
+            verdict: None,
+            not_executed: None,
         };
+        links.close_childs_ends();
         let membership = if wiring.born_in_group {
             Membership::Born
         } else if wiring.doors.is_empty() {
@@ -209,8 +224,12 @@ impl Container {
         } else {
             Membership::Joins
         };
-        match container.provide(spec, network, &shared.layout, name, membership) {
-            Ok(()) => Ok(container),
+        let provided = container.provide(spec, network, &shared.layout, name, membership);
+        match provided.and_then(|()| links.receive()) {
+            Ok((terminal, verdict)) => {
+                (container.terminal, container.verdict) = (terminal, verdict);
+                Ok(container)
+            }
             Err(error) => Err(container.abandon(error)),
         }
     }
@@ -356,21 +375,25 @@ impl Container {
         self.child.signal(signal).map_err(|source| ContainerError::Process { act: "signal", source })
     }
 
+    /// Waits until a guarded program has been executed; for another one it returns at once.
+    ///
+    /// # Errors
+    /// When it cannot be, or a step before failed: which, and why.
+    pub fn await_exec(&mut self) -> Result<(), ContainerError> {
+        if let Some(verdict) = self.verdict.take() {
+            let act = "hear of the exec of";
+            self.not_executed = verdict.wait().map_err(|source| ContainerError::Process { act, source })?;
+        }
+        self.failed_step().map_or(Ok(()), Err)
+    }
+
+    /// The master of its terminal, once, where it has one.
+    pub fn take_terminal(&mut self) -> Option<Master> {
+        self.terminal.take()
+    }
+
     fn failed_step(&self) -> Option<ContainerError> {
-        let failure = self.child.failure()?;
-        let source = io::Error::from_raw_os_error(failure.errno);
-        let op = &self.child.plan().steps.get(failure.operation)?.op;
-        Some(match op {
-            Op::Exec { arguments, .. } => {
-                let program = arguments.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                match failure.errno {
-                    libc::ENOENT | libc::ENOTDIR => ContainerError::ProgramNotFound(program),
-                    libc::ELIBACC => ContainerError::InterpreterNotFound(program),
-                    _ => ContainerError::ProgramNotExecutable { program, source },
-                }
-            }
-            op => ContainerError::Step { step: op.to_string(), source },
-        })
+        failed_step(&self.child, self.not_executed)
     }
 
     /// Gives everything back: ends and reaps what still runs, disconnects the network, reads the usage and removes
@@ -417,6 +440,30 @@ impl Drop for Container {
             let _ = self.disconnect();
         }
     }
+}
+
+/// What failed in a child: a step of its plan, or the exec that a stub did for it.
+pub(super) fn failed_step(child: &Child, not_executed: Option<i32>) -> Option<ContainerError> {
+    let steps = &child.plan().steps;
+    let (step, errno) = match (child.failure(), not_executed) {
+        (Some(failure), _) => (steps.get(failure.operation)?, failure.errno),
+        // The stub executes what was seen to be there.
+        (None, Some(libc::ENOENT)) => (steps.last()?, libc::ELIBACC),
+        (None, Some(errno)) => (steps.last()?, errno),
+        (None, None) => return None,
+    };
+    let source = io::Error::from_raw_os_error(errno);
+    Some(match &step.op {
+        Op::Exec { arguments, .. } => {
+            let program = arguments.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            match errno {
+                libc::ENOENT | libc::ENOTDIR => ContainerError::ProgramNotFound(program),
+                libc::ELIBACC => ContainerError::InterpreterNotFound(program),
+                _ => ContainerError::ProgramNotExecutable { program, source },
+            }
+        }
+        op => ContainerError::Step { step: op.to_string(), source },
+    })
 }
 
 /// How a child comes into its group.

@@ -6,8 +6,10 @@
 
 pub mod capabilities;
 pub mod config;
+pub mod exec;
 pub mod gc;
 pub mod launch;
+mod links;
 pub mod plan;
 pub mod seccomp;
 pub mod spec;

@@ -9,8 +9,9 @@ use std::os::fd::RawFd;
 
 use super::capabilities;
 use super::seccomp::{self, SeccompError};
-use super::spec::ContainerSpec;
+use super::spec::{ContainerSpec, Seccomp};
 use crate::cgroup::devices::Kind;
+use crate::sys::guard;
 use crate::sys::page::Gate;
 use crate::sys::plan::{Op, Plan};
 
@@ -81,6 +82,12 @@ pub struct Wiring {
     /// Where the child joins its group by itself, once it is made: an fd of a hierarchy's mount point, and the file below
     /// it. Empty where the parent moves it.
     pub doors: Vec<(RawFd, CString)>,
+    /// Where the master of the terminal is sent to.
+    pub terminal: Option<RawFd>,
+    /// Whether it joins a container instead of becoming one.
+    pub joins: bool,
+    /// The stub and the pipe on which it tells of a failed execve.
+    pub guard: Option<(RawFd, RawFd)>,
 }
 
 /// The CLONE_NEW* flags for a spec. The root of a cgroup namespace is the group that the process is in when it is made:
@@ -123,7 +130,33 @@ pub fn compile(spec: &ContainerSpec, wiring: &Wiring) -> Result<Plan, SpecError>
     identity(&mut plan, spec, wiring)?;
     outside(&mut plan, spec, wiring);
     confine(&mut plan, spec, wiring)?;
-    plan.push("exec", exec(spec)?);
+    plan.push("exec", exec(spec, wiring.guard.is_some())?);
+    Ok(plan)
+}
+
+/// Compiles the plan of a further program in a container: `spec` says what is its own (program, environment, directory,
+/// user, rights); the rest of it is not read. `namespaces` are CLONE_NEW* flags of what is joined by `pidfd`, the
+/// container's first process. The new process is a child of a thread that has its pid namespace already.
+///
+/// # Errors
+/// What is wrong with the spec; nothing has been touched then.
+pub fn compile_joining(
+    spec: &ContainerSpec,
+    wiring: &Wiring,
+    pidfd: RawFd,
+    namespaces: i32,
+) -> Result<Plan, SpecError> {
+    let mut plan = Plan::default();
+    plan.push("isolate", Op::ResetSignals);
+    for (mount, tasks) in &wiring.doors {
+        plan.push("join_cgroup", Op::JoinGroup { mount: *mount, tasks: tasks.clone() });
+    }
+    plan.push("isolate", Op::JoinNamespace { fd: pidfd, kind: namespaces });
+    if spec.user_namespace.is_some() {
+        plan.push("isolate", Op::User { uid: 0, gid: 0, groups: Vec::new(), keep_capabilities: false });
+    }
+    confine(&mut plan, spec, wiring)?;
+    plan.push("exec", exec(spec, wiring.guard.is_some())?);
     Ok(plan)
 }
 
@@ -416,8 +449,15 @@ fn outside(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
 /// Streams, limits, rights. Descriptors are closed after the last step that needs one.
 fn confine(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<(), SpecError> {
     plan.push("confine", Op::NewSession);
-    for (to, from) in (0..).zip(wiring.stdio) {
-        plan.push("confine", Op::Descriptor { from, to });
+    match wiring.terminal {
+        Some(socket) => {
+            plan.push("confine", Op::Terminal { socket, owner: spec.user.uid, console: !wiring.joins });
+        }
+        None => {
+            for (to, from) in (0..).zip(wiring.stdio) {
+                plan.push("confine", Op::Descriptor { from, to });
+            }
+        }
     }
     let keep = spec.capabilities.0;
     plan.push("confine", Op::BoundingSet { keep, last: capabilities::last() });
@@ -428,7 +468,13 @@ fn confine(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<(),
         // The last step that needs a descriptor; it polls one, which a limit of none would forbid.
         die_with_parent(plan, "confine", wiring);
     }
-    plan.push("confine", Op::CloseFrom(3));
+    match wiring.guard {
+        Some((stub, status)) => {
+            plan.push("confine", Op::Guard { stub, status });
+            plan.push("confine", Op::CloseFrom(guard::NEXT));
+        }
+        None => plan.push("confine", Op::CloseFrom(3)),
+    }
     for limit in &spec.rlimits {
         let (resource, soft, hard) = (limit.resource, limit.soft, limit.hard);
         plan.push("confine", Op::Rlimit { resource, soft, hard });
@@ -440,13 +486,15 @@ fn confine(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<(),
     if spec.no_new_privileges {
         plan.push("confine", Op::NoNewPrivileges);
     }
-    if spec.seccomp {
-        plan.push("seccomp", Op::Seccomp(seccomp::default_filter(spec.capabilities)?));
+    match &spec.seccomp {
+        Seccomp::Default => plan.push("seccomp", Op::Seccomp(seccomp::default_filter(spec.capabilities)?)),
+        Seccomp::Filter(filter) => plan.push("seccomp", Op::Seccomp(filter.clone())),
+        Seccomp::Unconfined => {}
     }
     Ok(())
 }
 
-fn exec(spec: &ContainerSpec) -> Result<Op, SpecError> {
+fn exec(spec: &ContainerSpec, guarded: bool) -> Result<Op, SpecError> {
     let strings = |what, texts: &[String]| -> Result<Vec<CString>, SpecError> {
         texts.iter().map(|text| string(what, text)).collect()
     };
@@ -462,6 +510,7 @@ fn exec(spec: &ContainerSpec) -> Result<Op, SpecError> {
         paths: strings("the program's path", &paths)?,
         arguments: strings("an argument", &spec.arguments)?,
         environment: strings("an environment variable", &spec.environment)?,
+        guarded,
     })
 }
 

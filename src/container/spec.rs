@@ -46,12 +46,32 @@ pub struct ContainerSpec {
     pub capabilities: CapabilitySet,
     /// Whether exec can never give more privileges.
     pub no_new_privileges: bool,
-    /// Whether the default seccomp filter is installed.
-    pub seccomp: bool,
+    /// The filter of its system calls.
+    pub seccomp: Seccomp,
     /// Whether paths of /proc and /sys that tell about or reach the host are masked or read-only.
     pub mask_paths: bool,
     /// Resource limits of the process; only ever lowered.
     pub rlimits: Vec<Rlimit>,
+    /// Whether its program has a terminal, opened on its own `/dev/pts`, in the place of the standard streams.
+    pub terminal: bool,
+    /// Whether a stub stands between the launching process and the program: see [`crate::sys::guard`]. For images that
+    /// others made.
+    pub guarded: bool,
+    /// The identifier of a container that outlives the process that started it, which is also its control groups' name;
+    /// `None` for one that ends with it.
+    pub kept_as: Option<String>,
+}
+
+/// The filter of a container's system calls.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Seccomp {
+    /// The built-in one, made for its capabilities.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// Another one, compiled.
+    Filter(Arc<[seccompiler::sock_filter]>),
 }
 
 /// A user, its group and its further groups, by number.
@@ -148,9 +168,12 @@ impl ContainerSpec {
             devices: Vec::new(),
             capabilities: CapabilitySet::docker_default(),
             no_new_privileges: true,
-            seccomp: true,
+            seccomp: Seccomp::Default,
             mask_paths: true,
             rlimits: Vec::new(),
+            terminal: false,
+            guarded: false,
+            kept_as: None,
         }
     }
 }

@@ -62,6 +62,7 @@ impl Floor {
                 paths: vec![self.binary.clone()],
                 arguments: arguments.map_err(RuntimeError::while_doing("preparing the workload"))?,
                 environment: Vec::new(),
+                guarded: false,
             },
         );
         Ok(plan)

@@ -10,6 +10,7 @@ use std::ptr::null;
 use super::launch::{Errand, ExecStrings};
 use super::plan::{Op, SLOTS};
 use super::raw::raw;
+use super::{guard, terminal};
 
 /// The errno of a failed step.
 type Outcome = Result<(), c_int>;
@@ -74,7 +75,9 @@ fn perform(op: &Op, errand: &Errand, slots: &mut Slots) -> Outcome {
         Op::Capabilities { permitted, inheritable } => capabilities(*permitted, *inheritable),
         Op::LoopbackUp => loopback_up(),
         Op::Seccomp(filter) => seccomp(filter),
-        Op::Exec { paths, .. } => exec(paths, &errand.strings),
+        Op::Terminal { socket, owner, console } => terminal::open(*socket, *owner, *console),
+        Op::Exec { paths, guarded: false, .. } => exec(paths, &errand.strings),
+        Op::Exec { paths, guarded: true, .. } => exec_by_stub(paths, &errand.strings),
         other => simple(other),
     }
 }
@@ -102,6 +105,7 @@ fn simple(op: &Op) -> Outcome {
             Op::Domainname(name) => check(raw!(libc::SYS_setdomainname, name.as_ptr(), name.as_bytes().len())),
             Op::NewSession => check(raw!(libc::SYS_setsid)),
             Op::Descriptor { from, to } => descriptor(*from, *to),
+            Op::Guard { stub, status } => keep_guard(*stub, *status),
             Op::CloseFrom(first) => check(raw!(libc::SYS_close_range, *first, c_int::MAX, 0)),
             Op::Rlimit { resource, soft, hard } => lower(*resource, *soft, *hard),
             Op::NoNewPrivileges => check(raw!(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)),
@@ -300,6 +304,39 @@ fn exec(paths: &[CString], strings: &ExecStrings) -> Outcome {
             // As a shell searches PATH: go on, but remember a file that was there and could not be executed.
             Err(libc::ENOENT) if exists(path) => outcome = libc::ELIBACC,
             Err(libc::ENOENT | libc::ENOTDIR) | Ok(()) => {}
+            Err(libc::EACCES) => outcome = libc::EACCES,
+            Err(other) => return Err(other),
+        }
+    }
+    Err(outcome)
+}
+
+/// Puts the two descriptors where [`super::guard`] has them. Each may stand in the other's place, so both go out of the
+/// way first.
+fn keep_guard(stub: c_int, status: c_int) -> Outcome {
+    // SAFETY: plain numbers.
+    unsafe {
+        let stub = raw!(libc::SYS_fcntl, stub, libc::F_DUPFD_CLOEXEC, guard::NEXT)?;
+        let status = raw!(libc::SYS_fcntl, status, libc::F_DUPFD_CLOEXEC, guard::NEXT)?;
+        check(raw!(libc::SYS_dup3, status, guard::STATUS, 0))?;
+        check(raw!(libc::SYS_dup3, stub, guard::STUB, libc::O_CLOEXEC))
+    }
+}
+
+/// Executes the stub with the first path that can be executed. What the program's own exec says comes by the stub.
+fn exec_by_stub(paths: &[CString], strings: &ExecStrings) -> Outcome {
+    let mut outcome = libc::ENOENT;
+    for (path, arguments) in paths.iter().zip(&strings.by_stub) {
+        // SAFETY: the path is a live C string.
+        match check(unsafe { raw!(libc::SYS_faccessat, AT, path.as_ptr(), libc::X_OK) }) {
+            Ok(()) => {
+                let (argv, envp) = (arguments.as_ptr(), strings.environment.as_ptr());
+                // SAFETY: as in `exec`; the descriptor is the stub's.
+                return check(unsafe {
+                    raw!(libc::SYS_execveat, guard::STUB, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH)
+                });
+            }
+            Err(libc::ENOENT | libc::ENOTDIR) => {}
             Err(libc::EACCES) => outcome = libc::EACCES,
             Err(other) => return Err(other),
         }

@@ -42,6 +42,8 @@ pub(super) struct Errand {
 pub(super) struct ExecStrings {
     pub arguments: Vec<*const c_char>,
     pub environment: Vec<*const c_char>,
+    /// For a guarded exec, what the stub gets for each path.
+    pub by_stub: Vec<Vec<*const c_char>>,
 }
 
 // SAFETY: the pointers are to heap memory of the plan beside them, which nobody changes.
@@ -51,11 +53,19 @@ unsafe impl Sync for ExecStrings {}
 
 impl ExecStrings {
     fn of(plan: &Plan) -> Option<Self> {
-        let Some(Op::Exec { arguments, environment, .. }) = plan.steps.last().map(|step| &step.op) else {
+        let Some(Op::Exec { paths, arguments, environment, guarded }) = plan.steps.last().map(|step| &step.op) else {
             return None;
         };
-        let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).chain([null()]).collect();
-        Some(Self { arguments: pointers(arguments), environment: pointers(environment) })
+        fn pointers(strings: &[CString]) -> impl Iterator<Item = *const c_char> {
+            strings.iter().map(|string| string.as_ptr()).chain([null()])
+        }
+        // A stub's first argument is the path.
+        let by_stub = |path: &CString| [path.as_ptr()].into_iter().chain(pointers(arguments)).collect();
+        Some(Self {
+            arguments: pointers(arguments).collect(),
+            environment: pointers(environment).collect(),
+            by_stub: paths.iter().filter(|_| *guarded).map(by_stub).collect(),
+        })
     }
 }
 
@@ -332,7 +342,10 @@ mod tests {
         let mut plan = Plan::default();
         plan.push("first", first);
         let arguments = arguments.iter().map(|argument| CString::new(*argument).unwrap()).collect();
-        plan.push("exec", Op::Exec { paths: vec![c"/bin/sh".to_owned()], arguments, environment: Vec::new() });
+        plan.push(
+            "exec",
+            Op::Exec { paths: vec![c"/bin/sh".to_owned()], arguments, environment: Vec::new(), guarded: false },
+        );
         plan
     }
 

@@ -131,8 +131,25 @@ pub enum Op {
         /// 0, 1 or 2.
         to: RawFd,
     },
+    /// Puts what a guarded exec needs (see [`super::guard`]) on the descriptors 3 and 4.
+    Guard {
+        /// The stub's file.
+        stub: RawFd,
+        /// Where the stub tells of a failed execve.
+        status: RawFd,
+    },
     /// Closes every descriptor from this one up.
     CloseFrom(RawFd),
+    /// Opens a terminal on the container's `/dev/pts`, makes it the session's, the standard streams and `/dev/console`, and
+    /// sends its master over a socket.
+    Terminal {
+        /// One end of a pair of sockets.
+        socket: RawFd,
+        /// Whose the terminal is to be.
+        owner: u32,
+        /// Whether `/dev/console` is made.
+        console: bool,
+    },
     /// Sets a resource limit, but never above the hard limit that the process has.
     Rlimit {
         /// RLIMIT_*.
@@ -180,6 +197,8 @@ pub enum Op {
         arguments: Vec<CString>,
         /// The environment, `NAME=value` each.
         environment: Vec<CString>,
+        /// Whether it is done by the stub of an [`Op::Guard`] before.
+        guarded: bool,
     },
 }
 
@@ -242,6 +261,8 @@ impl fmt::Display for Op {
             Op::LoopbackUp => f.write_str("bring lo up"),
             Op::NewSession => f.write_str("start a session"),
             Op::Descriptor { to, .. } => write!(f, "connect descriptor {to}"),
+            Op::Guard { .. } => f.write_str("keep the stub"),
+            Op::Terminal { .. } => f.write_str("open a terminal"),
             Op::CloseFrom(first) => write!(f, "close descriptors from {first}"),
             Op::Rlimit { resource, soft, hard } => write!(f, "set rlimit {resource} to {soft}:{hard}"),
             Op::BoundingSet { .. } => f.write_str("reduce the capability bounding set"),

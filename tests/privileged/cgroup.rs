@@ -412,6 +412,7 @@ fn v2_cgroup_namespace_of_a_clone_is_the_childs() -> Outcome {
             paths: vec![std::ffi::CString::new(shell::BUSYBOX)?],
             arguments: vec![c"cat".to_owned(), c"/proc/self/cgroup".to_owned()],
             environment: Vec::new(),
+            guarded: false,
         },
     );
     let place = group.open_unified()?.ok_or("no v2 group")?;

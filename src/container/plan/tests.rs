@@ -19,6 +19,9 @@ const WIRING: Wiring = Wiring {
     await_network: true,
     born_in_group: false,
     doors: Vec::new(),
+    terminal: None,
+    joins: false,
+    guard: None,
 };
 
 /// The plan as text, one step a line; what a step's own text leaves out is not repeated here.
@@ -115,7 +118,7 @@ fn a_user_namespace_binds_devices_and_joins_first() {
     let mut spec = spec();
     spec.user_namespace = Some(UserMapping { host_start: 100_000, count: 65536 });
     spec.mask_paths = false;
-    spec.seccomp = false;
+    spec.seccomp = Seccomp::Unconfined;
     spec.limits = None;
     spec.rlimits = vec![Rlimit { resource: 7, soft: 100, hard: 200 }];
     let wiring = Wiring { join_network: Some(4), await_network: false, ..WIRING };
@@ -238,10 +241,10 @@ fn positions(steps: &[Step], is: impl Fn(&Op) -> bool) -> Vec<usize> {
 fn a_program_is_looked_for_along_the_path() {
     let mut spec = spec();
     spec.environment = vec!["PATH=/a:/b/".to_owned()];
-    let Ok(Op::Exec { paths, .. }) = exec(&spec) else { panic!("no exec") };
+    let Ok(Op::Exec { paths, .. }) = exec(&spec, false) else { panic!("no exec") };
     assert_eq!(paths, [c"/a/program".to_owned(), c"/b/program".to_owned()]);
     spec.arguments[0] = "./program".to_owned();
-    let Ok(Op::Exec { paths, .. }) = exec(&spec) else { panic!("no exec") };
+    let Ok(Op::Exec { paths, .. }) = exec(&spec, false) else { panic!("no exec") };
     assert_eq!(paths, [c"./program".to_owned()]);
 }
 
