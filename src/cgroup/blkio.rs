@@ -207,7 +207,7 @@ pub fn usage_of(place: &Place, (major, minor): (u32, u32)) -> Result<Usage, Cgro
 /// # Errors
 /// When the throttle cannot be written.
 pub fn begin_account(group: &Group, (major, minor): (u32, u32)) -> Result<(), CgroupError> {
-    let place = group.required(Controller::Blkio, "blkio_throttles")?;
+    let place = group.view().required(Controller::Blkio, "blkio_throttles")?;
     let throttle = |rate| Throttle { kind: ThrottleKind::ReadBps, major: major.into(), minor: minor.into(), rate };
     match place.hierarchy {
         Hierarchy::V1 => apply_throttles(place, &[throttle(1 << 40), throttle(0)], &mut Vec::new()),

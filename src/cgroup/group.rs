@@ -4,7 +4,6 @@
 //! for all, made before the clone, and the container is born in it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,7 @@ use super::delegate;
 use super::detect::Layout;
 use super::devices::{InForce, Rule};
 use super::directory::{create_if_missing, create_v1, create_v2, remove_directory, v1_parent};
+use super::view::View;
 use super::{CgroupError, Controller, Hierarchy, Place, freezer, read, write};
 use crate::sys::launch;
 
@@ -27,11 +27,11 @@ pub const PARENT: &str = "isobench";
 /// starts with its parent's rules, so a container with the default rules needs no write of its own.
 pub const DEFAULT_DEVICES: &str = "default-devices";
 
-/// A container's directories, one a controller; controllers mounted together share one.
+/// A container's directories, one a controller, which are removed with it. Whoever did not make them looks them up with
+/// [`View::existing`].
 #[derive(Debug)]
 pub struct Group {
-    name: String,
-    places: BTreeMap<Controller, Place>,
+    view: View,
     /// Changed by whoever holds the group, while its processes run.
     devices: Mutex<Option<InForce>>,
     /// Whether it was frozen and not thawed since: what is frozen on v1 does not die.
@@ -60,16 +60,16 @@ impl Group {
         // On an early return the group's own drop removes what was made.
         let mut group = Self::empty(name);
         for (controller, mount_point) in &layout.v1 {
-            let path = create_v1(mount_point, *controller, default_devices, &group.name)?;
-            group.places.insert(*controller, Place { hierarchy: Hierarchy::V1, path });
+            let path = create_v1(mount_point, *controller, default_devices, &group.view.name)?;
+            group.view.places.insert(*controller, Place { hierarchy: Hierarchy::V1, path });
         }
         if layout.uses_v2()
             && let Some((mount_point, _)) = &layout.v2
         {
-            let path = create_v2(mount_point, layout, &group.name)?;
+            let path = create_v2(mount_point, layout, &group.view.name)?;
             for controller in Controller::ALL {
                 if layout.place(controller).is_some_and(|place| place.hierarchy == Hierarchy::V2) {
-                    group.places.insert(controller, Place { hierarchy: Hierarchy::V2, path: path.clone() });
+                    group.view.places.insert(controller, Place { hierarchy: Hierarchy::V2, path: path.clone() });
                 }
             }
         }
@@ -80,7 +80,7 @@ impl Group {
 
     /// A group without directories yet.
     fn empty(name: String) -> Self {
-        Self { name, places: BTreeMap::new(), devices: Mutex::new(None), frozen: AtomicBool::new(false) }
+        Self { view: View { name, places: BTreeMap::new() }, devices: Mutex::new(None), frozen: AtomicBool::new(false) }
     }
 
     /// Makes a group inside this one, in the same hierarchies. This one's limits hold for both together, and its
@@ -92,6 +92,7 @@ impl Group {
         let mut group = Self::empty(fresh_name());
         if let Some(unified) = self.unified() {
             let passed_on: Vec<&str> = self
+                .view
                 .places
                 .iter()
                 .filter(|(_, place)| place.hierarchy == Hierarchy::V2)
@@ -99,10 +100,10 @@ impl Group {
                 .collect();
             delegate::enable(unified, &passed_on)?;
         }
-        for (controller, place) in &self.places {
-            let path = place.path.join(&group.name);
+        for (controller, place) in &self.view.places {
+            let path = place.path.join(&group.view.name);
             create_if_missing(&path)?;
-            group.places.insert(*controller, Place { hierarchy: place.hierarchy, path });
+            group.view.places.insert(*controller, Place { hierarchy: place.hierarchy, path });
         }
         group.devices = Mutex::new(Some(InForce::begin(group.place(Controller::Devices), false)?));
         Ok(group)
@@ -114,52 +115,48 @@ impl Group {
     /// # Errors
     /// When the rules cannot be written or are not kept.
     pub fn confine_devices(&self) -> Result<(), CgroupError> {
-        let place = self.required(Controller::Devices, "devices")?;
+        let place = self.view.required(Controller::Devices, "devices")?;
         let in_force = InForce::confine(place)?;
         *self.devices.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_force);
         Ok(())
     }
 
+    /// Its directories, to be looked at and worked on without being owned.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
     /// The name of its directories.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.view.name()
     }
 
     /// Where it is for a controller.
     #[must_use]
     pub fn place(&self, controller: Controller) -> Option<&Place> {
-        self.places.get(&controller)
+        self.view.place(controller)
     }
 
     /// Its directory for a controller.
     #[must_use]
     pub fn directory(&self, controller: Controller) -> Option<&Path> {
-        self.place(controller).map(|place| place.path.as_path())
+        self.view.directory(controller)
     }
 
     /// Its directory on v2, if it has one.
     #[must_use]
     pub fn unified(&self) -> Option<&Path> {
-        let on_v2 = self.places.values().find(|place| place.hierarchy == Hierarchy::V2);
-        on_v2.map(|place| place.path.as_path())
+        self.view.unified()
     }
 
-    /// A descriptor of its v2 directory, for a child to be born in.
+    /// As [`View::open_unified`].
     ///
     /// # Errors
     /// When it cannot be opened.
     pub fn open_unified(&self) -> Result<Option<OwnedFd>, CgroupError> {
-        let open = |path| File::open(path).map(OwnedFd::from).map_err(CgroupError::file("open the group", path));
-        self.unified().map(open).transpose()
-    }
-
-    /// Its directories, each once.
-    fn distinct(&self) -> Vec<&Path> {
-        let mut all: Vec<&Path> = self.places.values().map(|place| place.path.as_path()).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
+        self.view.open_unified()
     }
 
     /// Where a process with one thread joins the v1 group of this name by itself: the mount point of each hierarchy, and
@@ -180,27 +177,20 @@ impl Group {
         all
     }
 
-    /// Moves a process (all its threads) into every hierarchy's group. What it used before stays charged where it was.
+    /// As [`View::attach`].
     ///
     /// # Errors
     /// ESRCH when it has ended, EINVAL when the cpuset has no CPU.
     pub fn attach(&self, pid: u32) -> Result<(), CgroupError> {
-        let pid = pid.to_string();
-        self.distinct().into_iter().try_for_each(|directory| write(directory, "cgroup.procs", &pid))
+        self.view.attach(pid)
     }
 
-    /// The processes that are in any of its directories, as this process's pid namespace sees them.
+    /// As [`View::processes`].
     ///
     /// # Errors
     /// When a directory is gone.
     pub fn processes(&self) -> Result<Vec<u32>, CgroupError> {
-        let mut pids = Vec::new();
-        for directory in self.distinct() {
-            pids.extend(processes(directory)?);
-        }
-        pids.sort_unstable();
-        pids.dedup();
-        Ok(pids)
+        self.view.processes()
     }
 
     /// Freezes every task and waits until they are.
@@ -209,7 +199,7 @@ impl Group {
     /// When there is no freezer, or a task does not come to a stop within ten seconds.
     pub fn freeze(&self) -> Result<(), CgroupError> {
         self.frozen.store(true, Ordering::Relaxed);
-        freezer::freeze(self.required(Controller::Freezer, "freezer")?)
+        self.view.freeze()
     }
 
     /// Lets every task go on.
@@ -217,7 +207,7 @@ impl Group {
     /// # Errors
     /// When there is no freezer.
     pub fn thaw(&self) -> Result<(), CgroupError> {
-        freezer::thaw(self.required(Controller::Freezer, "freezer")?)?;
+        self.view.thaw()?;
         self.frozen.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -238,7 +228,7 @@ impl Group {
     /// When a process cannot be signalled.
     pub fn kill(&self) -> Result<u32, CgroupError> {
         let mut killed = 0;
-        for directory in self.distinct() {
+        for directory in self.view.distinct() {
             killed += kill_all(directory)?;
         }
         self.thaw_if_frozen()?;
@@ -246,7 +236,7 @@ impl Group {
     }
 
     pub(super) fn change_devices(&self, rules: &[Rule]) -> Result<(), CgroupError> {
-        let place = self.required(Controller::Devices, "devices")?;
+        let place = self.view.required(Controller::Devices, "devices")?;
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *devices {
             Some(in_force) => in_force.add(place, rules),
@@ -266,13 +256,13 @@ impl Group {
 
     fn remove_all(&mut self) -> Result<(), CgroupError> {
         let mut outcome = Ok(());
-        for directory in self.distinct() {
+        for directory in self.view.distinct() {
             let removed = remove_directory(directory);
             if outcome.is_ok() {
                 outcome = removed;
             }
         }
-        self.places.clear();
+        self.view.places.clear();
         outcome
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CgroupError, Controller, Group, Place, blkio, cpu, cpuset, devices, memory, pids, pressure};
+use super::{CgroupError, Controller, Group, View, blkio, cpu, cpuset, devices, memory, pids, pressure};
 use crate::units::Limit;
 
 /// Limits of one container, in v1's terms where v1 and v2 differ. Absent means: as the parent group has it.
@@ -107,6 +107,29 @@ impl Group {
     /// # Errors
     /// When a controller is missing, the kernel refuses a value, or keeps another one.
     pub fn apply(&self, limits: &Limits) -> Result<Vec<Applied>, CgroupError> {
+        let applied = self.view().apply(limits)?;
+        if !limits.devices.is_empty() {
+            self.change_devices(&limits.devices)?;
+        }
+        Ok(applied)
+    }
+
+    /// As [`View::usage`].
+    ///
+    /// # Errors
+    /// When a file cannot be read or understood.
+    pub fn usage(&self) -> Result<Usage, CgroupError> {
+        self.view().usage()
+    }
+}
+
+impl View {
+    /// Checks every limit but the device rules, then writes each, reads it back and compares. Device rules are left
+    /// alone: on v2 only the group's owner has the program that stands for them.
+    ///
+    /// # Errors
+    /// When a controller is missing, the kernel refuses a value, or keeps another one.
+    pub fn apply(&self, limits: &Limits) -> Result<Vec<Applied>, CgroupError> {
         limits.check()?;
         let mut applied = Vec::new();
         if limits.asks_memory() {
@@ -134,15 +157,7 @@ impl Group {
         if let Some(limit) = limits.pids {
             applied.push(pids::apply(self.required(Controller::Pids, "pids")?, limit)?);
         }
-        if !limits.devices.is_empty() {
-            self.change_devices(&limits.devices)?;
-        }
         Ok(applied)
-    }
-
-    /// The directory of a controller, or the error that names the setting that cannot be had.
-    pub(super) fn required(&self, controller: Controller, setting: &'static str) -> Result<&Place, CgroupError> {
-        self.place(controller).ok_or(CgroupError::NoController { controller, setting })
     }
 
     /// What the kernel has charged to the group so far; a controller that is not mounted leaves its fields absent.

@@ -30,10 +30,12 @@ pub mod owner;
 pub mod pids;
 pub mod pressure;
 mod setting;
+pub mod view;
 
 pub use detect::Layout;
 pub use group::Group;
 pub use limits::{Applied, Limits};
+pub use view::View;
 
 /// A resource controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
