@@ -16,6 +16,7 @@ pub mod launch;
 pub mod loopdev;
 pub mod netns;
 pub mod page;
+pub mod pidfd;
 pub mod plan;
 mod raw;
 pub mod region;

@@ -1,0 +1,122 @@
+//! What a monitor looks after: a container that it started itself, or one that it took up.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::MonitorError;
+use crate::cgroup::{Layout, View};
+use crate::container::store::{Store, Stored};
+use crate::container::{Container, ContainerError, make};
+use crate::sys::launch::{ExitStatus, pidfd_open, send_signal};
+use crate::sys::pidfd;
+
+/// The container.
+#[derive(Debug)]
+pub(super) enum Subject {
+    /// A child of this process.
+    Own(Box<Container>),
+    /// A process that another monitor, which died, was the parent of.
+    TakenUp(OwnedFd),
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// The program's code, or 128 and the signal's number.
+    pub code: i32,
+    /// Whether a process of it was killed for want of memory.
+    pub oom_killed: bool,
+    /// Whether the code could be learnt.
+    pub known: bool,
+}
+
+impl Subject {
+    /// A container that runs already.
+    pub(super) fn take_up(pid: u32) -> Result<Self, MonitorError> {
+        pidfd_open(pid).map(Self::TakenUp).map_err(MonitorError::system("take up the container's first process"))
+    }
+
+    /// Sends the first process a signal; one that has ended is no error.
+    pub(super) fn signal(&self, signal: i32) -> Result<(), MonitorError> {
+        match self {
+            Self::Own(container) => Ok(container.signal(signal)?),
+            Self::TakenUp(pidfd) => {
+                send_signal(pidfd.as_fd(), signal).map_err(MonitorError::system("signal the container"))
+            }
+        }
+    }
+
+    /// Ends it at once, frozen or not.
+    pub(super) fn kill(&self, stored: &Stored) -> Result<(), MonitorError> {
+        self.signal(libc::SIGKILL)?;
+        thaw(stored)
+    }
+
+    /// Lets it go on, if it is frozen.
+    pub(super) fn thaw(&self, stored: &Stored) -> Result<(), MonitorError> {
+        thaw(stored)
+    }
+
+    /// Its code once it has ended, and everything given back.
+    pub(super) fn end(self, store: &Store, stored: &Stored) -> Result<End, MonitorError> {
+        match self {
+            Self::Own(mut container) => {
+                thaw(stored)?;
+                let reaped = container.wait()?;
+                let code = exit_code(reaped.status);
+                let removed = container.remove()?;
+                let oom_killed = removed.usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
+                Ok(End { code, oom_killed, known: true })
+            }
+            Self::TakenUp(pidfd) => {
+                let status = pidfd::exit_status(pidfd.as_fd());
+                let usage = view(stored)?.map(|view| view.usage().map_err(ContainerError::from)).transpose()?;
+                let oom_killed = usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
+                give_back(store, stored)?;
+                // What is not known is no success.
+                let code = status.map_or(255, exit_code);
+                Ok(End { code, oom_killed, known: status.is_some() })
+            }
+        }
+    }
+}
+
+impl AsFd for Subject {
+    /// Readable once it has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(container) => container.pidfd(),
+            Self::TakenUp(pidfd) => pidfd.as_fd(),
+        }
+    }
+}
+
+/// Gives back what a container holds whose monitor cannot.
+pub(super) fn give_back(store: &Store, stored: &Stored) -> Result<(), MonitorError> {
+    if let Some(view) = view(stored)? {
+        view.kill().map_err(ContainerError::from)?;
+        view.remove().map_err(ContainerError::from)?;
+    }
+    Ok(make::disconnect(store, stored)?)
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    match status {
+        ExitStatus::Code(code) => code,
+        ExitStatus::Signal(signal) => 128 + signal,
+    }
+}
+
+fn view(stored: &Stored) -> Result<Option<View>, MonitorError> {
+    let layout = Layout::detect().map_err(ContainerError::from)?;
+    Ok(View::existing(&stored.config.id, &layout))
+}
+
+/// Another process may have frozen it.
+fn thaw(stored: &Stored) -> Result<(), MonitorError> {
+    if let Some(view) = view(stored)?
+        && view.is_frozen().unwrap_or(false)
+    {
+        view.thaw().map_err(ContainerError::from)?;
+    }
+    Ok(())
+}
