@@ -8,11 +8,17 @@ pub mod capabilities;
 pub mod config;
 pub mod gc;
 pub mod launch;
+pub mod layers;
+pub mod log;
+pub mod names;
 pub mod plan;
+pub mod restart;
 pub mod seccomp;
+pub mod signal;
 pub mod spec;
 pub mod state;
 pub mod store;
+pub mod users;
 
 pub use launch::{Container, ContainerError, Timeline};
 pub use spec::{ContainerSpec, Network};
