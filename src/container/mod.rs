@@ -9,12 +9,18 @@ pub mod config;
 pub mod exec;
 pub mod gc;
 pub mod launch;
+pub mod layers;
 mod links;
+pub mod log;
+pub mod names;
 pub mod plan;
+pub mod restart;
 pub mod seccomp;
+pub mod signal;
 pub mod spec;
 pub mod state;
 pub mod store;
+pub mod users;
 
 pub use launch::{Container, ContainerError, Timeline};
 pub use spec::{ContainerSpec, Network};
