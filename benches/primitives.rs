@@ -70,6 +70,7 @@ fn plan_compilation(c: &mut Criterion) {
         await_network: true,
         born_in_group: false,
         doors: Vec::new(),
+        opened: Default::default(),
     };
     c.bench_function("plan/compile", |b| b.iter(|| plan::compile(black_box(&spec), &wiring).expect("a valid spec")));
 }

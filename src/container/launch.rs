@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::mounts::{self, MountError};
 use super::plan::{self, STAGING, SpecError, Wiring};
 use super::spec::{ContainerSpec, Network, UserMapping};
 use crate::cgroup::devices::Rule;
@@ -35,6 +36,9 @@ pub enum ContainerError {
     /// The spec is wrong.
     #[error("the container cannot be made as specified")]
     Spec(#[from] SpecError),
+    /// A mount cannot be prepared.
+    #[error(transparent)]
+    Mount(#[from] MountError),
     /// clone3 failed.
     #[error("cannot clone into new namespaces")]
     Clone(#[source] io::Error),
@@ -175,6 +179,7 @@ impl Container {
             Network::None | Network::Bridge { .. } => None,
         };
         let name = fresh_name();
+        let opened = mounts::open(spec)?;
         let wiring = Wiring {
             parent: Some(shared.own_pidfd.as_raw_fd()),
             stdio: [stream(&stdio.stdin), stream(&stdio.stdout), stream(&stdio.stderr)],
@@ -182,6 +187,7 @@ impl Container {
             await_network: matches!(network, Network::Bridge { .. }),
             born_in_group: shared.layout.is_unified(),
             doors: doors(shared, spec, &name),
+            opened: opened.descriptors(),
         };
         let plan = plan::compile(spec, &wiring)?;
         let grouping_ns = clock::now_ns();
@@ -473,7 +479,7 @@ fn make_group(
 }
 
 /// The maps of a new user namespace. Root on the host may map groups without denying setgroups.
-fn write_user_map(pid: u32, mapping: UserMapping) -> Result<(), FileError> {
+pub(super) fn write_user_map(pid: u32, mapping: UserMapping) -> Result<(), FileError> {
     let line = format!("0 {} {}\n", mapping.host_start, mapping.count);
     for file in ["gid_map", "uid_map"] {
         let path = format!("/proc/{pid}/{file}");

@@ -7,7 +7,9 @@
 pub mod capabilities;
 pub mod config;
 pub mod gc;
+mod id_map;
 pub mod launch;
+pub mod mounts;
 pub mod plan;
 pub mod seccomp;
 pub mod spec;

@@ -19,6 +19,7 @@ const WIRING: Wiring = Wiring {
     await_network: true,
     born_in_group: false,
     doors: Vec::new(),
+    opened: Opened { root: None, binds: Vec::new() },
 };
 
 /// The plan as text, one step a line; what a step's own text leaves out is not repeated here.
