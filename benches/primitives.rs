@@ -74,6 +74,7 @@ fn plan_compilation(c: &mut Criterion) {
         terminal: None,
         joins: false,
         guard: None,
+        opened: Default::default(),
     };
     c.bench_function("plan/compile", |b| b.iter(|| plan::compile(black_box(&spec), &wiring).expect("a valid spec")));
 }

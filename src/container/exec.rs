@@ -60,6 +60,7 @@ pub fn start(target: &Target<'_>, spec: &ContainerSpec, stdio: Stdio) -> Result<
         doors: v1.iter().map(|(directory, file)| (directory.as_raw_fd(), file.clone())).collect(),
         terminal: links.terminal_end(),
         joins: true,
+        opened: plan::Opened::default(),
         guard: links.guard()?,
     };
     let plan = plan::compile_joining(spec, &wiring, target.pidfd.as_raw_fd(), namespaces(spec))?;

@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::links::Links;
+use super::mounts::{self, MountError};
 use super::plan::{self, STAGING, SpecError, Wiring};
 use super::spec::{ContainerSpec, Network, UserMapping};
 use crate::cgroup::devices::Rule;
@@ -38,6 +39,9 @@ pub enum ContainerError {
     /// The spec is wrong.
     #[error("the container cannot be made as specified")]
     Spec(#[from] SpecError),
+    /// A mount cannot be prepared.
+    #[error(transparent)]
+    Mount(#[from] MountError),
     /// clone3 failed.
     #[error("cannot clone into new namespaces")]
     Clone(#[source] io::Error),
@@ -183,6 +187,7 @@ impl Container {
         };
         let name = spec.kept_as.clone().unwrap_or_else(fresh_name);
         let mut links = Links::of(spec)?;
+        let opened = mounts::open(spec)?;
         let wiring = Wiring {
             parent: spec.kept_as.is_none().then_some(shared.own_pidfd.as_raw_fd()),
             stdio: [stream(&stdio.stdin), stream(&stdio.stdout), stream(&stdio.stderr)],
@@ -193,6 +198,7 @@ impl Container {
             terminal: links.terminal_end(),
             joins: false,
             guard: links.guard()?,
+            opened: opened.descriptors(),
         };
         let plan = plan::compile(spec, &wiring)?;
         let grouping_ns = clock::now_ns();
@@ -520,7 +526,7 @@ fn make_group(
 }
 
 /// The maps of a new user namespace. Root on the host may map groups without denying setgroups.
-fn write_user_map(pid: u32, mapping: UserMapping) -> Result<(), FileError> {
+pub(super) fn write_user_map(pid: u32, mapping: UserMapping) -> Result<(), FileError> {
     let line = format!("0 {} {}\n", mapping.host_start, mapping.count);
     for file in ["gid_map", "uid_map"] {
         let path = format!("/proc/{pid}/{file}");

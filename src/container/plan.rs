@@ -4,8 +4,13 @@
 //! longer leave the container, whatever links its image holds. What the parent makes meanwhile (cgroups, network) is
 //! waited for as late as possible. Rights are given up last, and the seccomp filter is the last of all.
 
+mod mounts;
+mod root;
+
 use std::ffi::CString;
 use std::os::fd::RawFd;
+
+pub use root::outlying;
 
 use super::capabilities;
 use super::seccomp::{self, SeccompError};
@@ -61,6 +66,18 @@ pub enum SpecError {
     /// A device node stands right under /dev.
     #[error("the device name `{0}` is not a plain name such as `loop0`")]
     DeviceName(String),
+    /// A mount's target cannot be one.
+    #[error("`{0}` cannot be mounted on: a target is absolute, without `..`, and not the root")]
+    Target(String),
+    /// Two mounts on one target.
+    #[error("`{0}` is the target of more than one mount")]
+    TwoMounts(String),
+    /// An option of an in-memory file system is not known.
+    #[error("`{0}` is no option of an in-memory file system")]
+    TmpfsOption(String),
+    /// The upper and the work directory of an overlay are on one mount.
+    #[error("the upper directory {} and the work directory are not side by side", .0.display())]
+    Writable(std::path::PathBuf),
     /// The filter could not be made.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
@@ -88,6 +105,28 @@ pub struct Wiring {
     pub joins: bool,
     /// The stub and the pipe on which it tells of a failed execve.
     pub guard: Option<(RawFd, RawFd)>,
+    /// Mounts that the launching process has opened for it.
+    pub opened: Opened,
+}
+
+/// Descriptors of mounts that are attached nowhere yet; see [`super::mounts::open`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The id-mapped mounts of the layers and the writable directory, where they are id-mapped.
+    pub root: Option<OpenedRoot>,
+    /// For each of the spec's mounts: the descriptor of a bind's source, and whether that is a directory.
+    pub binds: Vec<Option<(RawFd, bool)>>,
+}
+
+/// Id-mapped mounts that a root is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedRoot {
+    /// The directory that the lowest layer is in, if layers are named from there.
+    pub base: Option<RawFd>,
+    /// The layers that are elsewhere, in their order.
+    pub others: Vec<RawFd>,
+    /// The directory that the upper and the work directory are in.
+    pub writable: RawFd,
 }
 
 /// The CLONE_NEW* flags for a spec. The root of a cgroup namespace is the group that the process is in when it is made:
@@ -119,7 +158,7 @@ pub fn compile(spec: &ContainerSpec, wiring: &Wiring) -> Result<Plan, SpecError>
     validate(spec)?;
     let mut plan = Plan::default();
     begin(&mut plan, spec, wiring)?;
-    root(&mut plan, spec)?;
+    root::root(&mut plan, spec, wiring)?;
     kernel_file_systems(&mut plan, spec, wiring);
     devices(&mut plan, spec)?;
     if spec.mask_paths {
@@ -127,6 +166,7 @@ pub fn compile(spec: &ContainerSpec, wiring: &Wiring) -> Result<Plan, SpecError>
     }
     plan.push("pivot", Op::Chdir(constant("/")));
     plan.push("pivot", Op::DetachOldRoot);
+    mounts::mounts(&mut plan, spec, wiring)?;
     identity(&mut plan, spec, wiring)?;
     outside(&mut plan, spec, wiring);
     confine(&mut plan, spec, wiring)?;
@@ -208,7 +248,7 @@ fn begin(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<(), S
     die_with_parent(plan, "isolate", wiring);
     plan.push("isolate", Op::ResetSignals);
     plan.push("isolate", Op::Umask(0));
-    if let Some((base, _)) = spec.root.shortened() {
+    if let Some((base, _)) = spec.root.shortened().filter(|_| spec.id_mapping().is_none()) {
         // Before this process is root of a user namespace only, which may not come to the directory by its path.
         plan.push("isolate", Op::Chdir(path("a layer's path", base)?));
     }
@@ -241,88 +281,12 @@ fn path(what: &'static str, path: &std::path::Path) -> Result<CString, SpecError
     string(what, &path.to_string_lossy())
 }
 
-/// The options of the overlay. Layers in one directory are named from there, where the working directory is; what is
-/// in the staging directory is named whole then.
-fn overlay_options(spec: &ContainerSpec) -> Result<String, SpecError> {
-    let names = |layers: &mut dyn Iterator<Item = &std::path::Path>| -> Vec<String> {
-        layers.map(|layer| layer.to_string_lossy().into_owned()).collect()
-    };
-    let (layers, staging) = match spec.root.shortened() {
-        Some((_, layers)) => (names(&mut layers.into_iter()), format!("{STAGING}/")),
-        None => (names(&mut spec.root.layers.iter().map(std::path::PathBuf::as_path)), String::new()),
-    };
-    if let Some(bad) = layers.iter().find(|layer| layer.contains([':', ','])) {
-        return Err(SpecError::LayerPath(bad.clone()));
-    }
-    // Which attributes tell of hidden directories: a user namespace may not read the trusted ones. Redirects and copies
-    // of attributes alone, which make an upper layer that is none by itself, it cannot have; elsewhere the machine's
-    // settings may ask for them. (Every kernel with clone3 knows these words.)
-    let features = match spec.user_namespace {
-        Some(_) => "userxattr",
-        None => "redirect_dir=off,metacopy=off",
-    };
-    let layers_text = layers.join(":");
-    let options = format!("lowerdir={layers_text},upperdir={staging}upper,workdir={staging}work,{features}");
-    // The kernel takes one page, and cuts off what is more without a word.
-    const MOST: usize = 4095;
-    if options.len() > MOST {
-        return Err(SpecError::TooManyLayers { layers: layers.len(), bytes: options.len() });
-    }
-    Ok(options)
-}
-
 /// The kernel forgets a parent-death signal when the effective user or group changes, so every [`Op::User`] is followed
 /// by it.
 fn die_with_parent(plan: &mut Plan, phase: &'static str, wiring: &Wiring) {
     if let Some(parent) = wiring.parent {
         plan.push(phase, Op::DieWithParent { parent });
     }
-}
-
-/// The writable layer, the overlay over all layers, and the pivot into it. The old root stays stacked underneath
-/// until every mount is made: in a user namespace the kernel lets a new /proc be mounted only beside a visible one.
-fn root(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
-    let options = overlay_options(spec)?;
-    let apart = spec.root.shortened().is_some();
-    plan.push(
-        "writable",
-        Op::Mount {
-            source: Some(constant("tmpfs")),
-            target: constant(STAGING),
-            fstype: Some(constant("tmpfs")),
-            flags: libc::MS_NODEV,
-            data: Some(string("the writable layer's size", &format!("mode=755,size={}", spec.writable_bytes))?),
-        },
-    );
-    if !apart {
-        plan.push("writable", Op::Chdir(constant(STAGING)));
-    }
-    for name in ["upper", "work", "root", EMPTY] {
-        let name = if apart { format!("{STAGING}/{name}") } else { name.to_owned() };
-        plan.push("writable", Op::Directory { path: string("a directory", &name)?, mode: 0o755 });
-    }
-    let read_only = if spec.read_only_root { libc::MS_RDONLY } else { 0 };
-    plan.push(
-        "overlay",
-        Op::Mount {
-            source: Some(constant("overlay")),
-            target: if apart { string("the root", &format!("{STAGING}/root"))? } else { constant("root") },
-            fstype: Some(constant("overlay")),
-            flags: libc::MS_NODEV | read_only,
-            data: Some(string("a layer's path", &options)?),
-        },
-    );
-    if apart {
-        plan.push("overlay", Op::Chdir(constant(STAGING)));
-    }
-    if spec.user_namespace.is_some() {
-        // A user namespace may not make device nodes, so the host's are bound in: taken here, while they can be seen.
-        for (slot, (name, ..)) in NODES.iter().enumerate() {
-            plan.push("dev", Op::TakeMount { source: string("a device", &format!("/dev/{name}"))?, slot });
-        }
-    }
-    plan.push("pivot", Op::Pivot(constant("root")));
-    Ok(())
 }
 
 fn kernel_file_systems(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) {
@@ -408,6 +372,8 @@ fn masks(plan: &mut Plan) {
         "/sys/firmware",
     ];
     const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+    // What covers a file must be what it says.
+    plan.push("mask", Op::VerifyDevice { path: constant("/dev/null"), device: (1, 3) });
     for path in MASKED {
         plan.push("mask", Op::Mask { path: constant(path), empty: constant(EMPTY) });
     }

@@ -1,6 +1,8 @@
 //! What a container is to be. Pure data: `plan` compiles it and finds what is wrong with it.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::capabilities::CapabilitySet;
@@ -16,10 +18,12 @@ use crate::sys::netns::NetNs;
 pub struct ContainerSpec {
     /// The layers of its root.
     pub root: RootFs,
-    /// The size of the private writable layer over them, in bytes; it lives in memory and ends with the container.
-    pub writable_bytes: u64,
+    /// The private writable layer over them.
+    pub writable: Writable,
     /// Whether the root can only be read.
     pub read_only_root: bool,
+    /// What is mounted in it beside what every container has.
+    pub mounts: Vec<Mount>,
     /// The program and its arguments; at least the program.
     pub arguments: Vec<String>,
     /// `NAME=value` each.
@@ -72,6 +76,108 @@ pub enum Seccomp {
     Unconfined,
     /// Another one, compiled.
     Filter(Arc<[seccompiler::sock_filter]>),
+}
+
+/// Where a container's changes of its root go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writable {
+    /// Into memory, where they end with the container.
+    Memory {
+        /// How much there may be, in bytes.
+        bytes: u64,
+    },
+    /// Into directories on disk, which outlive it. With a user namespace these and the layers are id-mapped: on disk
+    /// everything belongs to whom it would belong to without one.
+    Directory {
+        /// The upper directory of the overlay.
+        upper: PathBuf,
+        /// Its work directory, beside the upper one.
+        work: PathBuf,
+    },
+}
+
+/// Something that is mounted in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// What it is.
+    pub source: MountSource,
+    /// Where it goes: absolute, without `..`, and not the root. It is resolved inside the container, and made if it is
+    /// missing. It may not lie in /proc or /sys.
+    pub target: String,
+    /// Whether it can only be read.
+    pub read_only: bool,
+    /// How mounts made on one side show on the other.
+    pub propagation: Propagation,
+    /// Whether the mounts below a bind's source come along.
+    pub recursive: bool,
+}
+
+/// Where a mount comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountSource {
+    /// A path of the host, links followed.
+    Bind {
+        /// The path.
+        path: PathBuf,
+        /// Whether, in a user namespace, owners show as they are on disk (root's files are root's inside), as volumes do.
+        /// Otherwise they are whom the host's ids are inside, which is nobody for most.
+        id_mapped: bool,
+    },
+    /// A new file system in memory, with mount options such as `size=64m,mode=1777`. Unless they say otherwise nothing
+    /// is executed from it, and set-user-id bits and devices mean nothing.
+    Tmpfs {
+        /// The options, separated by commas.
+        options: String,
+    },
+}
+
+/// How mounts made on one side of a bind show on the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Propagation {
+    /// Which way.
+    pub kind: PropagationKind,
+    /// Whether it holds for the mounts below too.
+    pub recursive: bool,
+}
+
+/// Which way mounts show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PropagationKind {
+    /// Neither way.
+    Private,
+    /// From the host to the container; the source must be on a mount that is shared or a slave.
+    Slave,
+    /// Both ways; the source must be on a shared mount.
+    Shared,
+}
+
+impl Default for Propagation {
+    /// Neither way, for everything.
+    fn default() -> Self {
+        Self { kind: PropagationKind::Private, recursive: true }
+    }
+}
+
+impl FromStr for Propagation {
+    type Err = String;
+
+    /// From docker's words; empty is `rprivate`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (kind, recursive) = match text {
+            "" | "rprivate" => (PropagationKind::Private, true),
+            "private" => (PropagationKind::Private, false),
+            "rslave" => (PropagationKind::Slave, true),
+            "slave" => (PropagationKind::Slave, false),
+            "rshared" => (PropagationKind::Shared, true),
+            "shared" => (PropagationKind::Shared, false),
+            other => {
+                return Err(format!(
+                    "`{other}` is no propagation: private, rprivate, slave, rslave, shared or rshared"
+                ));
+            }
+        };
+        Ok(Self { kind, recursive })
+    }
 }
 
 /// A user, its group and its further groups, by number.
@@ -148,13 +254,20 @@ impl fmt::Debug for Network {
 }
 
 impl ContainerSpec {
+    /// The user namespace that layers and writable directories are id-mapped by, where they are.
+    #[must_use]
+    pub fn id_mapping(&self) -> Option<UserMapping> {
+        self.user_namespace.filter(|_| matches!(self.writable, Writable::Directory { .. }))
+    }
+
     /// A container of an image that runs a program with everything else as docker has it by default.
     #[must_use]
     pub fn new(root: RootFs, arguments: Vec<String>) -> Self {
         Self {
             root,
-            writable_bytes: 1 << 30,
+            writable: Writable::Memory { bytes: 1 << 30 },
             read_only_root: false,
+            mounts: Vec::new(),
             arguments,
             environment: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
             working_directory: "/".to_owned(),

@@ -7,6 +7,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_ulong};
 use std::ptr::null;
 
+use super::attach;
 use super::launch::{Errand, ExecStrings};
 use super::plan::{Op, SLOTS};
 use super::raw::raw;
@@ -69,6 +70,9 @@ fn perform(op: &Op, errand: &Errand, slots: &mut Slots) -> Outcome {
         Op::ReadOnly(path) => read_only(path),
         Op::TakeMount { source, slot } => take_mount(source, *slot, slots),
         Op::PlaceMount { slot, target } => place_mount(*slot, target, slots),
+        Op::PlaceOpened { mount, target } => attach::place_at(*mount, target),
+        Op::Attach(attachment) => attach::attach(attachment),
+        Op::VerifyDevice { path, device } => verify_device(path, *device),
         Op::Directory { path, mode } => directory(path, *mode),
         Op::User { uid, gid, groups, keep_capabilities } => user(*uid, *gid, groups, *keep_capabilities),
         Op::BoundingSet { keep, last } => bounding_set(*keep, *last),
@@ -166,6 +170,19 @@ fn reset_signals() -> Outcome {
 fn mount(source: *const c_char, target: &CStr, fstype: *const c_char, flags: c_ulong, data: *const c_char) -> Outcome {
     // SAFETY: every pointer is null or from a live CString.
     check(unsafe { raw!(libc::SYS_mount, source, target.as_ptr(), fstype, flags, data) })
+}
+
+fn verify_device(path: &CStr, device: (u32, u32)) -> Outcome {
+    // SAFETY: the path is a live C string; zero is a valid statx, which the kernel fills.
+    let found = unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        let wanted = libc::STATX_TYPE;
+        check(raw!(libc::SYS_statx, AT, path.as_ptr(), libc::AT_SYMLINK_NOFOLLOW, wanted, &raw mut found))?;
+        found
+    };
+    let is_character = u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFCHR;
+    let same = is_character && (found.stx_rdev_major, found.stx_rdev_minor) == device;
+    same.then_some(()).ok_or(libc::EPERM)
 }
 
 fn mask(path: &CStr, empty: &CStr) -> Outcome {

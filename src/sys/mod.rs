@@ -4,6 +4,7 @@
 //! `network` and `lab` hold its namespaces, `runtime` reads its clock.
 #![allow(unsafe_code)]
 
+pub mod attach;
 pub mod board;
 pub mod bpf;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod guard;
 mod interpret;
 pub mod launch;
 pub mod loopdev;
+pub mod mount;
 pub mod netns;
 pub mod page;
 pub mod pidfd;

@@ -9,6 +9,7 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use super::attach::Attachment;
 use super::page::Gate;
 
 /// How many mounts can be taken before the pivot and placed after it.
@@ -81,6 +82,23 @@ pub enum Op {
         slot: usize,
         /// The path.
         target: CString,
+    },
+    /// Puts a mount that the launching process has opened on a path that only it has made.
+    PlaceOpened {
+        /// The mount.
+        mount: RawFd,
+        /// The path.
+        target: CString,
+    },
+    /// Puts a mount on a path of the container's root, which is resolved inside it and made where it is missing. A path
+    /// that leads to the kernel's own files is EPERM.
+    Attach(Box<Attachment>),
+    /// Makes sure that a path is this character device itself and no link: EPERM otherwise.
+    VerifyDevice {
+        /// The path.
+        path: CString,
+        /// Its major and minor number.
+        device: (u32, u32),
     },
     /// Makes a directory; one that is there already is fine, a symbolic link or a file in its place is not.
     Directory {
@@ -248,6 +266,9 @@ impl fmt::Display for Op {
             Op::ReadOnly(path) => write!(f, "make {} read-only", text(path)),
             Op::TakeMount { source, .. } => write!(f, "take the mount {}", text(source)),
             Op::PlaceMount { target, .. } => write!(f, "put a mount on {}", text(target)),
+            Op::PlaceOpened { target, .. } => write!(f, "put a mount on {}", text(target)),
+            Op::Attach(one) => write!(f, "mount {} on /{}", text(&one.name), text(&one.target)),
+            Op::VerifyDevice { path, .. } => write!(f, "make sure of the device {}", text(path)),
             Op::Directory { path, .. } => write!(f, "make the directory {}", text(path)),
             Op::Node { path, .. } => write!(f, "make the device node {}", text(path)),
             Op::File(path) => write!(f, "make the file {}", text(path)),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use isobench::cgroup::{Controller, Hierarchy, Limits};
-use isobench::container::spec::{Rlimit, UserMapping};
+use isobench::container::spec::{Rlimit, UserMapping, Writable};
 use isobench::container::{ContainerError, ContainerSpec, Network};
 use isobench::sys::launch::ExitStatus;
 use isobench::units::Limit;
@@ -393,7 +393,7 @@ fn read_only_root_cannot_be_written() -> Outcome {
 
 fn the_writable_layer_is_bounded_and_private() -> Outcome {
     let mut wanted = spec("dd if=/dev/zero of=/big bs=1M count=20; ls -la /big | wc -l")?;
-    wanted.writable_bytes = 8 << 20;
+    wanted.writable = Writable::Memory { bytes: 8 << 20 };
     let outcome = start(&wanted, &Network::None)?.finish()?;
     assert!(outcome.stderr.contains("No space left on device"), "{outcome:?}");
     let next = run("test -e /big || echo gone", &Network::None)?;

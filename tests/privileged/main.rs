@@ -8,6 +8,7 @@ mod emulated;
 mod escape;
 mod harness;
 mod modes;
+mod mounts;
 mod network;
 mod orphans;
 mod pair;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     tests.extend(container::cases());
     tests.extend(escape::cases());
     tests.extend(modes::cases());
+    tests.extend(mounts::cases());
     tests.extend(network::cases());
     tests.extend(orphans::cases());
     tests.extend(workload::cases());

@@ -22,6 +22,7 @@ const WIRING: Wiring = Wiring {
     terminal: None,
     joins: false,
     guard: None,
+    opened: Opened { root: None, binds: Vec::new() },
 };
 
 /// The plan as text, one step a line; what a step's own text leaves out is not repeated here.
