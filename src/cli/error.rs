@@ -56,7 +56,7 @@ pub enum CliError {
     Image(#[from] crate::image::ImageError),
     /// A `--format` cannot be used.
     #[error(transparent)]
-    Template(#[from] super::image::template::TemplateError),
+    Template(#[from] super::template::TemplateError),
     /// A `--filter` that is not known.
     #[error("`{0}` is no filter that this list knows, or its value is none")]
     Filter(String),

@@ -9,9 +9,12 @@ use clap::{Parser, Subcommand};
 
 pub use error::{CliError, complain};
 
+mod columns;
 mod completions;
 mod doctor;
+mod each;
 mod error;
+mod filter;
 mod gc;
 mod image;
 mod judge;
@@ -26,6 +29,7 @@ mod result;
 mod run;
 mod scenarios;
 mod signals;
+mod template;
 mod turn;
 mod validate;
 

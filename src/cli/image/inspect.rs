@@ -4,9 +4,9 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::{CliError, Ended, output};
-use super::columns;
-use super::template::{Format, Template};
+use super::super::each::each;
+use super::super::template::{Format, Template};
+use super::super::{CliError, Ended, columns, output};
 use crate::image::error::ImageError;
 use crate::image::history::{self, Step};
 use crate::image::reference::Reference;
@@ -49,7 +49,7 @@ pub(super) fn run(store: &Store, args: &InspectArgs) -> Result<Ended, CliError> 
         Some(text) => Some(Template::parse(text)?),
     };
     let mut found = Vec::new();
-    let ended = super::each(&args.images, |name| {
+    let ended = each(&args.images, |name| {
         let image = inspect(store, name)?;
         match &template {
             Some(template) => output::print(&(template.render(&image)? + "\n")),

@@ -1,12 +1,12 @@
 //! `isobench image ls`.
 
 use clap::Args;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::{CliError, Ended, output};
-use super::columns;
-use super::template::Format;
+use super::super::filter::{self, Label};
+use super::super::template::Format;
+use super::super::{CliError, Ended, columns, output};
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
 use crate::image::reference::Reference;
@@ -176,7 +176,7 @@ fn row(image: &Listed, name: Option<&Reference>, whole: bool, now: Timestamp) ->
 #[derive(Debug)]
 pub(super) enum Filter {
     Dangling(bool),
-    Label(String, Option<String>),
+    Label(Label),
     Before(Option<Timestamp>),
     Since(Option<Timestamp>),
     Until(Timestamp),
@@ -201,16 +201,9 @@ impl Filter {
         let wrong = || CliError::Filter(text.to_owned());
         let (name, value) = text.split_once('=').ok_or_else(wrong)?;
         Ok(match name {
-            "dangling" => Self::Dangling(match value {
-                "true" | "1" => true,
-                "false" | "0" => false,
-                _ => return Err(wrong()),
-            }),
-            "label" => match value.split_once('=') {
-                Some((label, value)) => Self::Label(label.to_owned(), Some(value.to_owned())),
-                None => Self::Label(value.to_owned(), None),
-            },
-            "until" => Self::Until(until(value).ok_or_else(wrong)?),
+            "dangling" => Self::Dangling(filter::truth(value).ok_or_else(wrong)?),
+            "label" => Self::Label(Label::parse(value)),
+            "until" => Self::Until(filter::until(value).ok_or_else(wrong)?),
             _ => return Err(wrong()),
         })
     }
@@ -218,10 +211,7 @@ impl Filter {
     fn takes(&self, image: &Listed) -> bool {
         match self {
             Self::Dangling(dangling) => image.record.names.is_empty() == *dangling,
-            Self::Label(name, value) => {
-                let label = image.config.as_ref().and_then(|config| config.config.labels.get(name));
-                label.is_some_and(|has| value.as_ref().is_none_or(|value| value == has))
-            }
+            Self::Label(label) => image.config.as_ref().is_some_and(|config| label.is_on(&config.config.labels)),
             Self::Before(time) => image.created() < *time,
             Self::Since(time) => image.created() > *time,
             Self::Until(time) => image.created().is_none_or(|then| then < *time),
@@ -253,7 +243,7 @@ impl Filters {
         let fits = |pattern: &String| {
             name.as_ref().is_some_and(|name| {
                 let texts = [name.familiar(), name.familiar_repository(), name.to_string()];
-                texts.iter().any(|text| matches(pattern.as_bytes(), text.as_bytes()))
+                texts.iter().any(|text| filter::matches(pattern.as_bytes(), text.as_bytes()))
             })
         };
         match patterns.next() {
@@ -276,44 +266,9 @@ impl Filters {
     }
 }
 
-/// A time, or how long before now, as in `24h` or `2026-01-31T12:00:00Z`.
-fn until(text: &str) -> Option<Timestamp> {
-    if let Ok(span) = text.parse::<SignedDuration>() {
-        return Timestamp::now().checked_sub(span).ok();
-    }
-    text.parse::<i64>().ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).or_else(|| text.parse().ok())
-}
-
-/// A shell's pattern, where `*` and `?` do not match a slash.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern, text) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) => {
-            matches(rest, text) || (!text.is_empty() && text[0] != b'/' && matches(pattern, &text[1..]))
-        }
-        ([b'?', pattern @ ..], [c, text @ ..]) => *c != b'/' && matches(pattern, text),
-        ([a, pattern @ ..], [b, text @ ..]) => a == b && matches(pattern, text),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn patterns() {
-        for (pattern, text, fits) in [
-            ("busybox", "busybox", true),
-            ("busy*", "busybox", true),
-            ("*box:1.?", "busybox:1.3", true),
-            ("*", "a/b", false),
-            ("*/*", "a/b", true),
-            ("b", "bb", false),
-        ] {
-            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), fits, "{pattern} {text}");
-        }
-    }
 
     #[test]
     fn a_prune_knows_its_own_filters_only() {
@@ -340,12 +295,5 @@ mod tests {
             assert_eq!(filters.take_name(&Some(name.parse().unwrap())), taken, "{name}");
         }
         assert!(!filters.take_name(&None) && Filters(Vec::new()).take_name(&None));
-    }
-
-    #[test]
-    fn times_to_prune_by() {
-        assert!(until("24h").unwrap() < Timestamp::now());
-        assert_eq!(until("0"), Some(Timestamp::UNIX_EPOCH));
-        assert_eq!(until("nonsense"), None);
     }
 }

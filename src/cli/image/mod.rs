@@ -7,13 +7,11 @@ use crate::image::error::ImageError;
 use crate::image::store::Store;
 use crate::image::unpack::Limits;
 
-mod columns;
 mod create;
 mod files;
 mod inspect;
 mod list;
 mod remove;
-pub(super) mod template;
 mod transfer;
 
 /// The arguments of `isobench image`.
@@ -94,22 +92,6 @@ fn dispatch(store: &Store, command: Command) -> Result<Ended, CliError> {
         Command::Import(args) => create::import(store, &args),
         Command::Prune(args) => remove::prune(store, &args),
     }
-}
-
-/// Does something with each of several images; goes on after one that cannot be done, and says so.
-fn each(names: &[String], mut act: impl FnMut(&str) -> Result<(), CliError>) -> Result<Ended, CliError> {
-    let mut ended = Ended::Pass;
-    for name in names {
-        match act(name) {
-            Err(error) if error.is_broken_pipe() => return Err(error),
-            Err(error) => {
-                complain(&error);
-                ended = Ended::Failed;
-            }
-            Ok(()) => {}
-        }
-    }
-    Ok(ended)
 }
 
 /// A platform as `OS/ARCHITECTURE[/VARIANT]`.

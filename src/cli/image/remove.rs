@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use clap::Args;
 
-use super::super::{CliError, Ended, output};
-use super::columns;
+use super::super::each::each;
+use super::super::{CliError, Ended, columns, output};
 use super::list::{Filter, Filters, Listed};
 use crate::image::reference::Reference;
 use crate::image::store::Store;
@@ -51,7 +51,7 @@ fn lines(removed: &[Removed], untagged: &str, deleted: &str) -> String {
 }
 
 pub(super) fn run(store: &Store, args: &RemoveArgs) -> Result<Ended, CliError> {
-    super::each(&args.images, |name| {
+    each(&args.images, |name| {
         let removed = store.remove(name, args.force)?;
         output::print(&lines(&removed, "Untagged", "Deleted"))
     })
