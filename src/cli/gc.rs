@@ -4,12 +4,14 @@ use super::{CliError, Ended, output};
 use crate::container::gc;
 use crate::image::{Store, embedded};
 use crate::lab::{loops, scheduler};
+use crate::runtime::stack;
 
 pub(super) fn run() -> Result<Ended, CliError> {
     let collected = gc::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
     let schedulers = scheduler::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
     // After their schedulers: a device that is gone has none.
     let devices = loops::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
+    let stacks = stack::collect()?;
     let images = embedded::remove_stale()?;
     let store = Store::existing()?.map(|store| store.tidy()).transpose()?.flatten().unwrap_or_default();
     let mut text = String::new();
@@ -22,6 +24,9 @@ pub(super) fn run() -> Result<Ended, CliError> {
     }
     if devices > 0 {
         text.push_str(&format!("removed {devices} loop devices that were added\n"));
+    }
+    if stacks > 0 {
+        text.push_str(&format!("removed the layers of {stacks} runs\n"));
     }
     if images > 0 {
         text.push_str(&format!("removed {images} self images of other builds\n"));

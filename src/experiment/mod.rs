@@ -259,7 +259,7 @@ pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
     let runtime = |kind| runtime::by_kind(kind).map_err(ExperimentError::while_doing("preparing the runtime"));
     Ok(match &case.kind {
         CaseKind::Startup(case) => {
-            let runtime = runtime::on_image(case.runtime, &case.image);
+            let runtime = runtime::on_image(case.runtime, &case.image, case.layers.saturating_sub(1));
             let runtime = runtime.map_err(ExperimentError::while_doing("preparing the runtime"))?;
             Box::new(startup::Startup::new(case.clone(), runtime))
         }

@@ -3,10 +3,16 @@
 //! The program in the container is the `stamp` workload: its first act is to take the clock, which it writes to its
 //! standard output. With a concurrency above 1, that many threads start containers side by side, each one after the
 //! other.
+//!
+//! A cold start drops the image's pages before it is asked for; no metric counts that time.
+
+mod cold;
 
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use cold::Cold;
 
 use super::{Experiment, ExperimentError, Observation, Observations, PhaseObservation, Stop};
 use crate::lab::Lab;
@@ -30,6 +36,8 @@ struct Place {
     bridge: Option<Arc<BridgeNetwork>>,
     /// The container whose network the measured ones share.
     partner: Option<Box<dyn Instance>>,
+    /// What is dropped from the page cache before each start.
+    cold: Option<Cold>,
 }
 
 /// One start, as it was seen.
@@ -70,7 +78,7 @@ impl Startup {
 impl Experiment for Startup {
     fn prepare(&mut self) -> Result<(), ExperimentError> {
         let lab = Lab::new().map_err(ExperimentError::while_doing("making a lab"))?;
-        let mut place = Place { lab, bridge: None, partner: None };
+        let mut place = Place { lab, bridge: None, partner: None, cold: None };
         if matches!(self.case.network, NetworkMode::Bridge | NetworkMode::Container) {
             let bridge = place.lab.bridge().map_err(ExperimentError::while_doing("making a bridge"))?;
             place.bridge = Some(bridge.clone());
@@ -83,15 +91,26 @@ impl Experiment for Startup {
                 );
             }
         }
+        if self.case.cold {
+            place.cold = Some(Cold::of(self.runtime.layers())?);
+        }
         self.place = Some(place);
         Ok(())
     }
 
     fn measure(&mut self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
         let network = self.network()?;
+        let cold = self.place.as_ref().and_then(|place| place.cold.as_ref());
         let begin = clock::now_ns();
-        let starts = start_all(&*self.runtime, &network, self.case.concurrency, self.case.per_block, stop)?;
-        let elapsed_ns = clock::now_ns() - begin;
+        let starts = match cold {
+            Some(cold) => start_cold(&*self.runtime, &network, cold, self.case.per_block, stop)?,
+            None => start_all(&*self.runtime, &network, self.case.concurrency, self.case.per_block, stop)?,
+        };
+        let elapsed_ns = match cold {
+            // Between the starts pages were dropped.
+            Some(_) => starts.iter().map(|start| start.removed_ns - start.requested_ns).sum(),
+            None => clock::now_ns() - begin,
+        };
         for (iteration, start) in (0..).zip(&starts) {
             observe(start, iteration, into);
         }
@@ -170,6 +189,22 @@ fn start_all(
         all.sort_by_key(|start: &Start| start.requested_ns);
         Ok(all)
     })
+}
+
+/// Starts `total` containers one after the other, each with nothing of its image in the page cache.
+fn start_cold(
+    runtime: &dyn Runtime,
+    network: &Network,
+    cold: &Cold,
+    total: u32,
+    stop: Stop<'_>,
+) -> Result<Vec<Start>, ExperimentError> {
+    let mut starts = Vec::new();
+    while starts.len() < total as usize && !stop.requested() {
+        cold.drop_pages()?;
+        starts.push(start_one(runtime, network)?);
+    }
+    Ok(starts)
 }
 
 fn start_one(runtime: &dyn Runtime, network: &Network) -> Result<Start, ExperimentError> {

@@ -1,7 +1,9 @@
 //! isobench's own container runtime under test, on the `self` image or another, with everything a container gets by default.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
+use super::stack::Stack;
 use super::{Instance, Phase, Reaped, Runtime, RuntimeError, StartRequest, workload_arguments};
 use crate::cgroup::{Applied, Group};
 use crate::container::launch::Stdio;
@@ -17,6 +19,8 @@ pub struct Builtin {
     root: RootFs,
     /// Keeps what the root is made of in the store.
     _image: Option<Image>,
+    /// The layers that were put on top of the image.
+    _stack: Option<Stack>,
 }
 
 impl Builtin {
@@ -26,7 +30,7 @@ impl Builtin {
     /// When the image cannot be made.
     pub fn new() -> Result<Self, RuntimeError> {
         let root = embedded::root_fs().map_err(RuntimeError::while_doing("making the self image"))?;
-        Ok(Self { root, _image: None })
+        Ok(Self { root, _image: None, _stack: None })
     }
 
     /// On an image by what [`Image::open`] takes, with the isobench binary laid over it.
@@ -38,13 +42,30 @@ impl Builtin {
         let store = Store::of_machine().map_err(opening())?;
         let image = Image::open(&store, image, "a benchmark").map_err(opening())?;
         let root = image.with_workload().map_err(opening())?;
-        Ok(Self { root, _image: Some(image) })
+        Ok(Self { root, _image: Some(image), _stack: None })
+    }
+
+    /// The same with so many small layers more, on top of the image.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn stacked(mut self, more: u32) -> Result<Self, RuntimeError> {
+        if more > 0 {
+            let stack = Stack::new(more).map_err(RuntimeError::while_doing("making layers"))?;
+            self.root.layers.splice(0..0, stack.layers.iter().cloned());
+            self._stack = Some(stack);
+        }
+        Ok(self)
     }
 }
 
 impl Runtime for Builtin {
     fn kind(&self) -> RuntimeKind {
         RuntimeKind::Builtin
+    }
+
+    fn layers(&self) -> &[PathBuf] {
+        &self.root.layers
     }
 
     fn start(&self, request: StartRequest) -> Result<Box<dyn Instance>, RuntimeError> {

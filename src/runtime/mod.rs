@@ -2,10 +2,12 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub mod builtin;
 pub mod floor;
+pub mod stack;
 
 use crate::cgroup::{Applied, Group, Limits};
 pub use crate::container::Network;
@@ -115,6 +117,11 @@ pub trait Runtime: Send + Sync {
     /// Which one it is.
     fn kind(&self) -> RuntimeKind;
 
+    /// The layers of the root that its containers get; none where it gives them no root of their own.
+    fn layers(&self) -> &[PathBuf] {
+        &[]
+    }
+
     /// Starts one container; returns when its program has been handed to the kernel for execution.
     ///
     /// # Errors
@@ -155,15 +162,18 @@ pub fn by_kind(kind: RuntimeKind) -> Result<Arc<dyn Runtime>, RuntimeError> {
     })
 }
 
-/// The runtime of a kind on an image, by what [`crate::image::Image::open`] takes; the floor has no root of its own.
+/// The runtime of a kind on an image, by what [`crate::image::Image::open`] takes, with so many small layers more on
+/// top of it; the floor has no root of its own.
 ///
 /// # Errors
 /// When this host cannot run it, or the image is not there.
-pub fn on_image(kind: RuntimeKind, image: &str) -> Result<Arc<dyn Runtime>, RuntimeError> {
-    match kind {
-        RuntimeKind::Builtin if image != "self" => Ok(Arc::new(builtin::Builtin::on(image)?)),
-        kind => by_kind(kind),
-    }
+pub fn on_image(kind: RuntimeKind, image: &str, more: u32) -> Result<Arc<dyn Runtime>, RuntimeError> {
+    let builtin = match kind {
+        RuntimeKind::Floor => return by_kind(kind),
+        RuntimeKind::Builtin if image == "self" => builtin::Builtin::new()?,
+        RuntimeKind::Builtin => builtin::Builtin::on(image)?,
+    };
+    Ok(Arc::new(builtin.stacked(more)?))
 }
 
 impl RuntimeError {

@@ -218,6 +218,10 @@ pub struct StartupCase {
     pub per_block: u32,
     /// What the containers are made of: what [`crate::image::Image::open`] takes.
     pub image: String,
+    /// How many layers its root has, counting the image as one.
+    pub layers: u32,
+    /// Whether the pages of the image's files are dropped before each start.
+    pub cold: bool,
 }
 
 /// A case of the `network` experiment.

@@ -1,12 +1,12 @@
 //! `kind = "startup"`: every runtime × network × concurrency × starts a block, with the floor as the baseline.
 //!
-//! A case is called `startup/<runtime>/<network>/c<concurrency>`, and `/n<per_block>` and `/<image>` are added where
-//! the file lists several values of them.
+//! A case is called `startup/<runtime>/<network>/c<concurrency>`, and `/n<per_block>`, `/<image>`, `/l<layers>` and
+//! `/cold` or `/warm` are added where the file lists several values of them.
 //!
 //! The floor is a bare clone3: it knows the network modes `host` (no new network namespace) and `none` (a new one).
 //! Its counterpart of `bridge` and `container` is therefore `none`: that case is made, once, whichever of the three
-//! the file lists, and the ratios of `bridge` and `container` go to it. It has no root of its own, so `image` is nothing
-//! to it.
+//! the file lists, and the ratios of `bridge` and `container` go to it. It has no root of its own, so `image`, `layers`
+//! and `cold` are nothing to it.
 
 use super::matrix::{Dimension, product};
 use super::read::{self, Found, Table};
@@ -20,6 +20,8 @@ pub(super) const KEYS: &[super::Key] = &[
     ("concurrency", "1 to 256", "1", "starters that work in parallel"),
     ("per_block", "1 to 100000", "10", "starts in one block, over all starters"),
     ("image", "self, a name, docker-archive:PATH, oci:PATH, …", "\"self\"", "what the containers are made of"),
+    ("layers", "1 to 100", "1", "layers of the root: the image, and small ones on top of it"),
+    ("cold", "true, false", "false", "whether the image's pages are dropped from the page cache before each start"),
     ("baseline", "a network mode or a runtime", "the floor", "what ratios are made to"),
 ];
 
@@ -44,30 +46,37 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
     let concurrency = table.list("concurrency", &[1], read::whole(1, 256));
     let per_block = table.list("per_block", &[10], read::whole(1, 100_000));
     let images = table.list("image", &[OWN_IMAGE.to_owned()], read::text);
+    let layers = table.list("layers", &[1], read::whole(1, 100));
+    let cold = table.list("cold", &[false], read::boolean);
     let baseline = read_baseline(&mut table);
 
     reject_idle_starters(&mut table, &concurrency, &per_block);
+    reject_shared_pages(&mut table, &cold, &concurrency, &networks);
 
     let floor_listed = runtimes.contains(&RuntimeKind::Floor);
     let mut cases: Vec<Case> = Vec::new();
     let mut clashing = Vec::new();
-    let lengths = [runtimes.len(), networks.len(), concurrency.len(), per_block.len(), images.len()];
-    for [r, w, c, n, i] in product(lengths) {
-        let case = StartupCase {
+    let lengths =
+        [runtimes.len(), networks.len(), concurrency.len(), per_block.len(), images.len(), layers.len(), cold.len()];
+    for [r, w, c, n, i, l, p] in product(lengths) {
+        let asked = StartupCase {
             runtime: *runtimes.at(r),
-            network: known_mode(*runtimes.at(r), *networks.at(w)),
+            network: *networks.at(w),
             concurrency: *concurrency.at(c),
             per_block: *per_block.at(n),
-            image: known_image(*runtimes.at(r), images.at(i)),
+            image: images.at(i).clone(),
+            layers: *layers.at(l),
+            cold: *cold.at(p),
         };
+        let case = known(asked.clone());
         let suffix = per_block.suffix(n, |starts| format!("n{starts}"));
+        // A slash in the image's name would make further parts of the id.
+        let root = images.suffix(i, |image| image.replace('/', "_"))
+            + &layers.suffix(l, |layers| format!("l{layers}"))
+            + &cold.suffix(p, |cold| if *cold { "cold" } else { "warm" }.to_owned());
         let id = |case: &StartupCase| {
-            let image = match case.runtime {
-                RuntimeKind::Floor => String::new(),
-                // A slash would make further parts of the id.
-                RuntimeKind::Builtin => images.suffix(i, |image| image.replace('/', "_")),
-            };
-            format!("startup/{}/{}/c{}{suffix}{image}", case.runtime, case.network, case.concurrency)
+            let root = if case.runtime == RuntimeKind::Floor { "" } else { &root };
+            format!("startup/{}/{}/c{}{suffix}{root}", case.runtime, case.network, case.concurrency)
         };
         let own = id(&case);
         if let Some(known) = cases.iter().find(|known| known.id == own) {
@@ -84,19 +93,11 @@ pub(super) fn expand(mut table: Table<'_, '_>) -> Vec<Case> {
             continue;
         }
         let target = match baseline {
-            Some(Found { value: Baseline::Network(network), .. }) => {
-                StartupCase { network: known_mode(case.runtime, network), ..case.clone() }
-            }
+            Some(Found { value: Baseline::Network(network), .. }) => known(StartupCase { network, ..case.clone() }),
             Some(Found { value: Baseline::Runtime(runtime), .. }) => {
-                let image = known_image(runtime, images.at(i));
-                StartupCase { runtime, network: known_mode(runtime, case.network), image, ..case.clone() }
+                known(StartupCase { runtime, network: case.network, ..asked })
             }
-            None if floor_listed => StartupCase {
-                runtime: RuntimeKind::Floor,
-                network: known_mode(RuntimeKind::Floor, case.network),
-                image: known_image(RuntimeKind::Floor, images.at(i)),
-                ..case.clone()
-            },
+            None if floor_listed => known(StartupCase { runtime: RuntimeKind::Floor, ..case.clone() }),
             None => case.clone(),
         };
         let target = id(&target);
@@ -122,6 +123,12 @@ pub(super) fn parameters(case: &StartupCase) -> Vec<(&'static str, String)> {
     if case.image != OWN_IMAGE {
         parameters.push(("image", case.image.clone()));
     }
+    if case.layers != 1 {
+        parameters.push(("layers", case.layers.to_string()));
+    }
+    if case.cold {
+        parameters.push(("cold", "true".to_owned()));
+    }
     parameters
 }
 
@@ -137,20 +144,34 @@ fn reject_idle_starters(table: &mut Table<'_, '_>, concurrency: &Dimension<u32>,
     }
 }
 
-/// What a runtime makes of an image: the floor has no root.
-fn known_image(runtime: RuntimeKind, image: &str) -> String {
-    match runtime {
-        RuntimeKind::Floor => OWN_IMAGE.to_owned(),
-        RuntimeKind::Builtin => image.to_owned(),
+/// A page that another process has mapped stays cached, so that a start beside others would not be cold.
+fn reject_shared_pages(
+    table: &mut Table<'_, '_>,
+    cold: &Dimension<bool>,
+    concurrency: &Dimension<u32>,
+    networks: &Dimension<NetworkMode>,
+) {
+    let Some(span) = cold.iter().find_map(|(cold, span)| cold.then(|| span.clone())) else { return };
+    if concurrency.iter().any(|(starters, _)| *starters > 1) {
+        let message = "a start cannot be cold beside others, which keep the image's pages in use";
+        table.problem(span.clone(), message, "set concurrency to 1, or give cold starts an experiment of their own");
+    }
+    if networks.contains(&NetworkMode::Container) {
+        let message = "a start cannot be cold beside the container whose network it shares";
+        table.problem(span, message, "leave out \"container\", or give cold starts an experiment of their own");
     }
 }
 
-/// The mode in which a runtime runs when the file asks for `network`.
-fn known_mode(runtime: RuntimeKind, network: NetworkMode) -> NetworkMode {
-    match (runtime, network) {
-        (RuntimeKind::Floor, NetworkMode::Bridge | NetworkMode::Container) => NetworkMode::None,
-        _ => network,
+/// The case that a runtime makes of what the file asks for: the floor knows two network modes and has no root.
+fn known(asked: StartupCase) -> StartupCase {
+    if asked.runtime != RuntimeKind::Floor {
+        return asked;
     }
+    let network = match asked.network {
+        NetworkMode::Bridge | NetworkMode::Container => NetworkMode::None,
+        network => network,
+    };
+    StartupCase { network, image: OWN_IMAGE.to_owned(), layers: 1, cold: false, ..asked }
 }
 
 fn read_baseline(table: &mut Table<'_, '_>) -> Option<Found<Baseline>> {

@@ -49,6 +49,29 @@ fn with_override(text: &str) -> Options {
 }
 
 #[test]
+fn layers_and_cold_mark_the_id_where_they_are_listed() {
+    let scenario = good(
+        "[[experiment]]\nkind = \"startup\"\nruntime = [\"floor\", \"builtin\"]\nnetwork = \"none\"\n\
+         layers = [1, 8]\ncold = [false, true]\n",
+    );
+    assert_eq!(
+        baselines(&scenario),
+        [
+            ("startup/floor/none/c1", None),
+            ("startup/builtin/none/c1/l1/warm", Some("startup/floor/none/c1")),
+            ("startup/builtin/none/c1/l1/cold", Some("startup/floor/none/c1")),
+            ("startup/builtin/none/c1/l8/warm", Some("startup/floor/none/c1")),
+            ("startup/builtin/none/c1/l8/cold", Some("startup/floor/none/c1")),
+        ]
+    );
+    let CaseKind::Startup(last) = &scenario.cases[4].kind else { panic!() };
+    assert!(last.cold && last.layers == 8);
+    let scalar = good("[[experiment]]\nkind = \"startup\"\nnetwork = \"none\"\nlayers = 8\ncold = true\n");
+    assert_eq!(ids(&scalar), ["startup/builtin/none/c1"]);
+    assert_eq!(scalar.cases[0].record().parameters["layers"], "8");
+}
+
+#[test]
 fn defaults_are_as_documented() {
     let scenario = good("[[experiment]]\nkind = \"startup\"\nnetwork = \"none\"\n");
     assert_eq!(scenario.run, RunSettings { blocks: 30, warmup_blocks: 3, seed: None });

@@ -52,7 +52,7 @@ fn unknown_keys() {
             t.toml:9:1: unknown key `per_blocks` in [[experiment]]
               9 | per_blocks = 3
                 | ^^^^^^^^^^
-                = did you mean `per_block`? known are enforce, kind, runtime, network, concurrency, per_block, image, baseline
+                = did you mean `per_block`? known are enforce, kind, runtime, network, concurrency, per_block, image, layers, cold, baseline
 
             t.toml:13:1: unknown key `min_ration` in [[check]]
               13 | min_ration = 1
@@ -405,6 +405,29 @@ fn images_whose_cases_would_have_one_name() {
               7 | image = ["a/b", "a_b"]
                 |                 ^^^^^
                 = give one of them a name that differs in more than `/` and `_`
+        "#]],
+    );
+}
+
+#[test]
+fn cold_starts_beside_others() {
+    bad(
+        "[[experiment]]\nkind = \"startup\"\nnetwork = [\"none\", \"container\"]\nconcurrency = 2\ncold = [false, true]\nlayers = [0, 8]\n",
+        expect![[r#"
+            t.toml:8:16: a start cannot be cold beside others, which keep the image's pages in use
+              8 | cold = [false, true]
+                |                ^^^^
+                = set concurrency to 1, or give cold starts an experiment of their own
+
+            t.toml:8:16: a start cannot be cold beside the container whose network it shares
+              8 | cold = [false, true]
+                |                ^^^^
+                = leave out "container", or give cold starts an experiment of their own
+
+            t.toml:9:11: `layers`: 0 is out of range
+              9 | layers = [0, 8]
+                |           ^
+                = from 1 to 100
         "#]],
     );
 }
