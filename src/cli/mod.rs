@@ -11,6 +11,7 @@ pub use error::{CliError, complain};
 
 mod columns;
 mod completions;
+mod container;
 mod doctor;
 mod each;
 mod error;
@@ -58,6 +59,8 @@ enum Command {
     Gc,
     /// Work with images: list, pull, push, load, save, import, …
     Image(Box<image::ImageArgs>),
+    /// Work with containers: run, exec, logs, stop, …
+    Container(Box<container::ContainerArgs>),
     /// Show the experiments with their keys, the metrics, and the scenarios in ./scenarios
     List,
     /// Print a completion script for a shell
@@ -77,6 +80,8 @@ pub enum Ended {
     Error,
     /// The user ended it.
     Interrupted,
+    /// A program was run, and this is its code.
+    Program(u8),
 }
 
 impl Ended {
@@ -89,6 +94,7 @@ impl Ended {
             Ended::Error => 2,
             Ended::Inconclusive => 3,
             Ended::Interrupted => 130,
+            Ended::Program(code) => code,
         }
     }
 
@@ -104,7 +110,7 @@ impl Ended {
             Ended::Inconclusive => 1,
             Ended::Failed => 2,
             Ended::Error => 3,
-            Ended::Interrupted => 4,
+            Ended::Interrupted | Ended::Program(_) => 4,
         }
     }
 }
@@ -128,6 +134,7 @@ pub fn run() -> Result<Ended, CliError> {
         Command::Doctor(args) => doctor::run(args),
         Command::Gc => gc::run(),
         Command::Image(args) => image::run(*args),
+        Command::Container(args) => container::run(*args),
         Command::List => list::run(),
         Command::Completions(args) => completions::run(args),
     }

@@ -90,6 +90,17 @@ impl CapabilitySet {
     }
 }
 
+/// What this process may do itself, and so may give: bit N is capability N.
+#[must_use]
+pub fn own() -> u64 {
+    static OWN: OnceLock<u64> = OnceLock::new();
+    *OWN.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+        permitted.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0)
+    })
+}
+
 /// The highest capability that this kernel knows.
 #[must_use]
 pub fn last() -> u32 {

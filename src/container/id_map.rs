@@ -31,7 +31,7 @@ pub fn namespace(mapping: UserMapping) -> Result<Arc<OwnedFd>, ContainerError> {
 fn make(mapping: UserMapping) -> Result<OwnedFd, ContainerError> {
     let mut plan = Plan::default();
     plan.push("wait", Op::Await(Gate::UserMap));
-    plan.push("exec", Op::Exec { paths: Vec::new(), arguments: Vec::new(), environment: Vec::new() });
+    plan.push("exec", Op::Exec { paths: Vec::new(), arguments: Vec::new(), environment: Vec::new(), guarded: false });
     let flags = libc::CLONE_NEWUSER as u64;
     let child = launch(plan, flags, None, Memory::Copied).map_err(ContainerError::Clone)?;
     write_user_map(child.pid(), mapping)?;

@@ -5,14 +5,19 @@
 //! network) running beside the child's (mounts).
 
 pub mod capabilities;
+pub mod client;
 pub mod config;
+mod connect;
 pub mod exec;
 pub mod gc;
 mod id_map;
 pub mod launch;
 pub mod layers;
+pub mod limits;
 mod links;
 pub mod log;
+pub mod make;
+pub mod monitor;
 pub mod mounts;
 pub mod names;
 pub mod plan;
@@ -22,7 +27,10 @@ pub mod signal;
 pub mod spec;
 pub mod state;
 pub mod store;
+pub mod subid;
 pub mod users;
+pub mod volume;
+pub mod wire;
 
 pub use launch::{Container, ContainerError, Timeline};
 pub use spec::{ContainerSpec, Network};

@@ -427,6 +427,10 @@ fn confine(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<(),
     }
     let keep = spec.capabilities.0;
     plan.push("confine", Op::BoundingSet { keep, last: capabilities::last() });
+    if !spec.no_new_privileges {
+        // Without no_new_privs only who has CAP_SYS_ADMIN may install one, which goes with the user.
+        filter(plan, spec)?;
+    }
     let is_root = spec.user.uid == 0;
     if spec.user != super::spec::User::default() || spec.user_namespace.is_none() {
         let (uid, gid, groups) = (spec.user.uid, spec.user.gid, spec.user.groups.clone());
@@ -452,6 +456,13 @@ fn confine(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<(),
     if spec.no_new_privileges {
         plan.push("confine", Op::NoNewPrivileges);
     }
+    if spec.no_new_privileges {
+        filter(plan, spec)?;
+    }
+    Ok(())
+}
+
+fn filter(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
     match &spec.seccomp {
         Seccomp::Default => plan.push("seccomp", Op::Seccomp(seccomp::default_filter(spec.capabilities)?)),
         Seccomp::Filter(filter) => plan.push("seccomp", Op::Seccomp(filter.clone())),

@@ -14,7 +14,7 @@ use crate::container::wire::Message;
 pub(in crate::cli) struct AttachArgs {
     /// The keys by which one leaves without ending it
     #[arg(long, value_name = "KEYS", default_value = session::DETACH_KEYS, value_parser = session::detach_keys)]
-    detach_keys: std::vec::Vec<u8>,
+    detach_keys: session::Keys,
     /// Pass no input on
     #[arg(long)]
     no_stdin: bool,
@@ -43,7 +43,7 @@ pub(super) fn run(store: &Store, args: &AttachArgs) -> Result<Outcome, CommandEr
         input: stored.config.open_stdin && !args.no_stdin,
         tty: stored.config.tty,
         proxy: args.sig_proxy,
-        detach: args.detach_keys.clone(),
+        detach: args.detach_keys.0.clone(),
     };
     Ok(match session::stay(client, &stored, &manner)? {
         Left::Exited(code) => Outcome(code),

@@ -49,7 +49,7 @@ pub(in crate::cli) struct ExecArgs {
     privileged: bool,
     /// The keys by which one leaves without ending it
     #[arg(long, value_name = "KEYS", default_value = session::DETACH_KEYS, value_parser = session::detach_keys)]
-    detach_keys: std::vec::Vec<u8>,
+    detach_keys: session::Keys,
     /// A name or an identifier
     container: String,
     /// The program and its arguments
@@ -79,7 +79,7 @@ pub(super) fn run(store: &Store, args: &ExecArgs) -> Result<Outcome, CommandErro
         privileged: args.privileged,
         terminal: args.tty,
     };
-    let spec = make::program(store, &stored, &wanted)?;
+    let spec = make::program(&stored, init.pid, &wanted)?;
     let (v1, v2) = make::groups(&stored.config)?;
     // Nothing of this process may be reached from inside by /proc while the program is not executed yet.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| CommandError::system("hide from the container")(errno.into()))?;
@@ -202,7 +202,7 @@ fn at_terminal(
         master.resize(size).map_err(CommandError::system("set the terminal's size"))?;
     }
     if args.interactive {
-        let (mut input, keys) = (clone()?, args.detach_keys.clone());
+        let (mut input, keys) = (clone()?, args.detach_keys.0.clone());
         std::thread::spawn(move || {
             if session::read_keys(&keys, |bytes| input.write_all(bytes)) == Input::Detached {
                 // The reader is there as long as the process is.

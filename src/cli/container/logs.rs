@@ -54,7 +54,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
         return Timestamp::from_nanosecond(ns).map_err(|_| wrong());
     }
     if let Ok(date) = text.parse::<jiff::civil::Date>() {
-        return date.to_zoned(jiff::tz::TimeZone::UTC).map(|at| at.timestamp()).map_err(|_| wrong());
+        return jiff::tz::TimeZone::UTC.to_timestamp(date.to_datetime(jiff::civil::Time::midnight())).map_err(|_| wrong());
     }
     let ago = text.parse::<jiff::SignedDuration>().map_err(|_| wrong())?;
     Timestamp::now().checked_sub(ago).map_err(|_| wrong())

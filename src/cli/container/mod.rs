@@ -89,8 +89,6 @@ pub(super) enum CommandError {
     Image(#[from] crate::image::ImageError),
     #[error(transparent)]
     File(#[from] crate::fs::FileError),
-    #[error(transparent)]
-    Log(#[from] crate::container::log::LogError),
     /// `-it` without a terminal.
     #[error("the input is no terminal; leave out -t to use it all the same")]
     NoTerminal,

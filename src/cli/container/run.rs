@@ -33,7 +33,7 @@ pub(in crate::cli) struct RunArgs {
     detach: bool,
     /// The keys by which one leaves without ending it
     #[arg(long, value_name = "KEYS", default_value = session::DETACH_KEYS, value_parser = session::detach_keys)]
-    detach_keys: std::vec::Vec<u8>,
+    detach_keys: session::Keys,
     /// Pass signals on to the program
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sig_proxy: bool,
@@ -76,7 +76,7 @@ pub(super) fn run(store: &Store, args: &RunArgs) -> Result<Outcome, CommandError
         input: stored.config.open_stdin,
         tty: stored.config.tty,
         proxy: args.sig_proxy,
-        detach: args.detach_keys.clone(),
+        detach: args.detach_keys.0.clone(),
     };
     Ok(match session::stay(client, &stored, &manner)? {
         Left::Exited(code) => Outcome(code),
@@ -85,7 +85,7 @@ pub(super) fn run(store: &Store, args: &RunArgs) -> Result<Outcome, CommandError
 }
 
 fn make_container(store: &Store, args: &CreateArgs, attached: bool) -> Result<Fresh, CommandError> {
-    let image = super::pull::find(&args.image, &args.options)?;
+    let image = super::pull::open(&args.image, &args.options)?;
     let id = names::random_id()?;
     let image_id = image.id.map(|id| id.to_string());
     let mut config = args.options.config(&args.image, image_id, &image.config, args.command.clone())?;

@@ -242,8 +242,12 @@ impl Sink {
     }
 }
 
+/// The keys by which one leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) struct Keys(pub Vec<u8>);
+
 /// Detach keys as docker writes them: letters, and `ctrl-` with a letter or one of `@[\]^_`, separated by commas.
-pub(super) fn detach_keys(text: &str) -> Result<Vec<u8>, String> {
+pub(in crate::cli) fn detach_keys(text: &str) -> Result<Keys, String> {
     let wrong = || format!("`{text}` are no detach keys; write such as ctrl-p,ctrl-q or ctrl-],x");
     text.split(',')
         .map(|key| match key.strip_prefix("ctrl-").unwrap_or(key).as_bytes() {
@@ -253,7 +257,8 @@ pub(super) fn detach_keys(text: &str) -> Result<Vec<u8>, String> {
             [c] if !key.starts_with("ctrl-") && c.is_ascii() => Ok(*c),
             _ => Err(wrong()),
         })
-        .collect()
+        .collect::<Result<_, _>>()
+        .map(Keys)
 }
 
 /// Docker's.
@@ -265,7 +270,7 @@ mod tests {
 
     #[test]
     fn keys_are_passed_on_but_for_those_that_detach() {
-        let keys = detach_keys(DETACH_KEYS).unwrap();
+        let Keys(keys) = detach_keys(DETACH_KEYS).unwrap();
         assert_eq!(keys, [16, 17]);
         let mut seen = 0;
         assert_eq!(sift(b"ab\x10", &keys, &mut seen), (b"ab".to_vec(), false));
@@ -276,7 +281,7 @@ mod tests {
 
     #[test]
     fn detach_keys_are_read() {
-        assert_eq!(detach_keys("ctrl-],x"), Ok(vec![29, b'x']));
+        assert_eq!(detach_keys("ctrl-],x"), Ok(Keys(vec![29, b'x'])));
         assert!(detach_keys("ctrl-1").is_err() && detach_keys("ab").is_err() && detach_keys("").is_err());
     }
 }

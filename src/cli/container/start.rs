@@ -19,7 +19,7 @@ pub(in crate::cli) struct StartArgs {
     interactive: bool,
     /// The keys by which one leaves without ending it
     #[arg(long, value_name = "KEYS", default_value = session::DETACH_KEYS, value_parser = session::detach_keys)]
-    detach_keys: std::vec::Vec<u8>,
+    detach_keys: session::Keys,
     /// Names or identifiers
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
@@ -45,7 +45,7 @@ pub(super) fn run(store: &Store, args: &StartArgs) -> Result<Outcome, CommandErr
         input: args.interactive && stored.config.open_stdin,
         tty: stored.config.tty,
         proxy: true,
-        detach: args.detach_keys.clone(),
+        detach: args.detach_keys.0.clone(),
     };
     Ok(match session::stay(client, &stored, &manner)? {
         Left::Exited(code) => Outcome(code),

@@ -133,7 +133,8 @@ impl Monitor {
 
     fn begin_check(&mut self, now: Instant) -> Result<(), MonitorError> {
         let (Some(what), Some(subject)) = (&self.checks.what, &self.subject) else { return Ok(()) };
-        let spec = make::program(&self.store, &self.stored, what.arguments.clone())?;
+        let program = make::Program { arguments: what.arguments.clone(), ..make::Program::default() };
+        let spec = make::program(&self.stored, subject.pid(), &program)?;
         let groups = make::groups(&self.stored.config)?;
         let target = exec::Target { pidfd: subject.as_fd(), v1: groups.0, v2: groups.1 };
         let (reader, writer) = io::pipe().map_err(MonitorError::system("make a pipe"))?;

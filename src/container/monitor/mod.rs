@@ -26,6 +26,7 @@ use super::make::MakeError;
 use super::store::{Store, StoreError, Stored};
 use super::wire::Message;
 use crate::container::ContainerError;
+use crate::fs::FileError;
 use crate::image::Image;
 use clients::{Client, Clients};
 use health::Checks;
@@ -49,7 +50,7 @@ pub enum MonitorError {
     Store(#[from] StoreError),
     /// Its log could not be written.
     #[error(transparent)]
-    Log(#[from] log::LogError),
+    Log(#[from] FileError),
     /// A system call failed.
     #[error("cannot {act}")]
     System {

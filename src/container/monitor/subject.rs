@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::MonitorError;
 use crate::cgroup::{Layout, View};
 use crate::container::store::{Store, Stored};
-use crate::container::{Container, ContainerError, make};
+use crate::container::{Container, ContainerError, connect};
 use crate::sys::launch::{ExitStatus, pidfd_open, send_signal};
 use crate::sys::pidfd;
 
@@ -15,7 +15,7 @@ pub(super) enum Subject {
     /// A child of this process.
     Own(Box<Container>),
     /// A process that another monitor, which died, was the parent of.
-    TakenUp(OwnedFd),
+    TakenUp(OwnedFd, u32),
 }
 
 /// How it ended.
@@ -32,14 +32,22 @@ pub(super) struct End {
 impl Subject {
     /// A container that runs already.
     pub(super) fn take_up(pid: u32) -> Result<Self, MonitorError> {
-        pidfd_open(pid).map(Self::TakenUp).map_err(MonitorError::system("take up the container's first process"))
+        pidfd_open(pid).map(|pidfd| Self::TakenUp(pidfd, pid)).map_err(MonitorError::system("take up the container's first process"))
+    }
+
+    /// The first process.
+    pub(super) fn pid(&self) -> u32 {
+        match self {
+            Self::Own(container) => container.pid(),
+            Self::TakenUp(_, pid) => *pid,
+        }
     }
 
     /// Sends the first process a signal; one that has ended is no error.
     pub(super) fn signal(&self, signal: i32) -> Result<(), MonitorError> {
         match self {
             Self::Own(container) => Ok(container.signal(signal)?),
-            Self::TakenUp(pidfd) => {
+            Self::TakenUp(pidfd, _) => {
                 send_signal(pidfd.as_fd(), signal).map_err(MonitorError::system("signal the container"))
             }
         }
@@ -67,7 +75,7 @@ impl Subject {
                 let oom_killed = removed.usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
                 Ok(End { code, oom_killed, known: true })
             }
-            Self::TakenUp(pidfd) => {
+            Self::TakenUp(pidfd, _) => {
                 let status = pidfd::exit_status(pidfd.as_fd());
                 let usage = view(stored)?.map(|view| view.usage().map_err(ContainerError::from)).transpose()?;
                 let oom_killed = usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
@@ -85,7 +93,7 @@ impl AsFd for Subject {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Own(container) => container.pidfd(),
-            Self::TakenUp(pidfd) => pidfd.as_fd(),
+            Self::TakenUp(pidfd, _) => pidfd.as_fd(),
         }
     }
 }
@@ -96,7 +104,7 @@ pub(super) fn give_back(store: &Store, stored: &Stored) -> Result<(), MonitorErr
         view.kill().map_err(ContainerError::from)?;
         view.remove().map_err(ContainerError::from)?;
     }
-    Ok(make::disconnect(store, stored)?)
+    Ok(connect::disconnect(store, stored)?)
 }
 
 fn exit_code(status: ExitStatus) -> i32 {
