@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 pub use error::{CliError, complain};
 
 mod completions;
+mod container;
 mod doctor;
 mod error;
 mod gc;

@@ -57,6 +57,8 @@ pub struct Config {
     pub dns_search: Vec<String>,
     /// Whether standard input stays open though no one is attached (`-i`).
     pub open_stdin: bool,
+    /// Whether standard input ends with the client that was attached at the start: `-i` without `-d`.
+    pub stdin_once: bool,
     /// Whether it has a terminal (`-t`).
     pub tty: bool,
     /// Binds, volumes and in-memory file systems.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod gc;
 pub mod launch;
 pub mod layers;
+pub mod limits;
 pub mod log;
 pub mod names;
 pub mod plan;

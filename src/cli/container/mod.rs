@@ -1,0 +1,3 @@
+//! `isobench container …`: containers by hand, with docker's words.
+
+mod options;
