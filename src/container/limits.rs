@@ -50,21 +50,37 @@ pub enum LimitsError {
 
 /// What the control groups of a container get. Device rules are apart: [`device_rules`].
 ///
-/// As docker has it: where memory is limited and memory with swap is not, the latter is twice the former.
+/// As docker has it: where memory is limited and memory with swap is not, the latter is twice the former, if the kernel
+/// counts swap.
 ///
 /// # Errors
 /// When a throttle's path is no block device.
 pub fn compile(limits: &Limits) -> Result<cgroup::Limits, LimitsError> {
+    compile_for(limits, counts_swap)
+}
+
+/// Whether groups have a limit of memory and swap together. On v1 that is up to how the kernel was started.
+fn counts_swap() -> bool {
+    let place = cgroup::Layout::detect().ok().and_then(|layout| layout.place(cgroup::Controller::Memory));
+    place.is_none_or(|place| {
+        place.hierarchy != cgroup::Hierarchy::V1 || place.path.join(cgroup::memory::MEMSW_LIMIT).exists()
+    })
+}
+
+fn compile_for(limits: &Limits, counts_swap: impl FnOnce() -> bool) -> Result<cgroup::Limits, LimitsError> {
     let with_swap = |bytes: i64| u64::try_from(bytes).map_or(Limit::Max, Limit::Value);
-    let doubled = limits.memory.map(|memory| Limit::Value(memory.saturating_mul(2)));
-    let period_us = limits.cpu_period_us.unwrap_or(DEFAULT_PERIOD_US);
-    let quota = limits
-        .cpu_quota_us
-        .map(|quota_us| Quota { quota: Duration::from_micros(quota_us), period: Duration::from_micros(period_us) });
+    let memory_and_swap = match (limits.memory_swap, limits.memory) {
+        (Some(both), _) => Some(with_swap(both)),
+        (None, Some(memory)) => counts_swap().then(|| Limit::Value(memory.saturating_mul(2))),
+        (None, None) => None,
+    };
+    let period = Duration::from_micros(limits.cpu_period_us.unwrap_or(DEFAULT_PERIOD_US));
+    let quota = limits.cpu_quota_us.map(|quota| Quota { quota: Duration::from_micros(quota), period });
     Ok(cgroup::Limits {
         memory: limits.memory.map(Limit::Value),
-        memory_and_swap: limits.memory_swap.map(with_swap).or(doubled),
+        memory_and_swap,
         memory_soft: limits.memory_reservation.map(Limit::Value),
+        memory_oom_wait: limits.oom_kill_disable,
         cpu_shares: limits.cpu_shares,
         cpu_quota: quota,
         cpuset_cpus: limits.cpuset_cpus.clone(),
@@ -243,12 +259,13 @@ mod tests {
             pids: Some(-1),
             ..Limits::default()
         };
-        let compiled = compile(&limits).unwrap();
+        let compiled = compile_for(&limits, || true).unwrap();
         assert_eq!(compiled.memory_and_swap, Some(Limit::Value(128 << 20)));
         assert_eq!(compiled.memory_soft, Some(Limit::Value(32 << 20)));
         assert_eq!(compiled.pids, Some(Limit::Max));
         let quota = Quota { quota: Duration::from_millis(50), period: Duration::from_millis(100) };
         assert_eq!(compiled.cpu_quota, Some(quota));
+        assert_eq!(compile_for(&limits, || false).unwrap().memory_and_swap, None);
         let unlimited = Limits { memory_swap: Some(-1), ..limits };
         assert_eq!(compile(&unlimited).unwrap().memory_and_swap, Some(Limit::Max));
     }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::values::{OptionsError, bytes, number, wrong};
+use super::values::{OptionsError, bytes, chain, number, wrong};
 use crate::cgroup::cpuset;
 use crate::container::config::{Device, Limits};
 use crate::container::limits::{DEFAULT_PERIOD_US, is_access, parse_rule, rlimit};
@@ -243,14 +243,6 @@ impl FixedLimitOptions {
             ulimits.push(one);
         }
         Ok(ulimits)
-    }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
     }
 }
 

@@ -2,9 +2,10 @@
 
 use clap::Args;
 
-use super::values::{OptionsError, boolean, file, wrong};
-use crate::container::capabilities::NAMES;
+use super::values::{OptionsError, boolean, chain, file, wrong};
+use crate::container::capabilities::{CapabilitySet, NAMES};
 use crate::container::config::{NetworkMode, SeccompChoice, Security};
+use crate::container::seccomp;
 use crate::fs::FileError;
 
 /// Options about rights.
@@ -67,16 +68,10 @@ fn capabilities(flag: &'static str, texts: &[String]) -> Result<Vec<String>, Opt
         if name == "ALL" || NAMES.contains(&name) {
             return Ok(name.to_owned());
         }
-        let like = strsim_like(name);
-        Err(wrong(flag, text, format!("there is no such capability; {like}, or ALL for all")))
+        let nearest = NAMES.iter().min_by_key(|known| strsim::levenshtein(known, name)).unwrap_or(&"ALL");
+        Err(wrong(flag, text, format!("there is no such capability; the nearest name is {nearest}, and ALL is all")))
     };
     texts.iter().map(one).collect()
-}
-
-/// The name that is most like one that is none.
-fn strsim_like(name: &str) -> String {
-    let nearest = NAMES.iter().min_by_key(|known| strsim::levenshtein(known, name));
-    nearest.map_or_else(String::new, |nearest| format!("the nearest name is {nearest}"))
 }
 
 fn option(text: &str, security: &mut Security) -> Result<(), OptionsError> {
@@ -106,9 +101,9 @@ fn option(text: &str, security: &mut Security) -> Result<(), OptionsError> {
 
 /// What is wrong with a profile is told when the container is made, not when it starts.
 fn check_profile(text: &str, profile: &str) -> Result<(), OptionsError> {
-    match serde_json::from_str::<serde_json::Value>(profile) {
+    match seccomp::profile::compile(profile, CapabilitySet::docker_default()) {
         Ok(_) => Ok(()),
-        Err(error) => Err(wrong("--security-opt", text, format!("the profile is no JSON: {error}"))),
+        Err(error) => Err(wrong("--security-opt", text, chain(&error))),
     }
 }
 
@@ -169,7 +164,7 @@ mod tests {
         let texts = ["net_admin", "CAP_SYS_TIME", "all"].map(str::to_owned);
         assert_eq!(capabilities("--cap-add", &texts).unwrap(), ["NET_ADMIN", "SYS_TIME", "ALL"]);
         let told = capabilities("--cap-drop", &["NET_ADMN".to_owned()]).unwrap_err().to_string();
-        expect_test::expect!["--cap-drop cannot be `NET_ADMN`: there is no such capability; the nearest name is NET_ADMIN, or ALL for all"]
+        expect_test::expect!["--cap-drop cannot be `NET_ADMN`: there is no such capability; the nearest name is NET_ADMIN, and ALL is all"]
             .assert_eq(&told);
     }
 

@@ -42,6 +42,14 @@ pub(super) fn wrong(flag: &'static str, value: impl Into<String>, expected: impl
     OptionsError::Value { flag, value: value.into(), expected: expected.into() }
 }
 
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}
+
 /// A whole number in a range.
 pub(super) fn number<T>(flag: &'static str, text: &str, range: RangeInclusive<T>) -> Result<T, OptionsError>
 where
