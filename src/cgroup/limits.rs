@@ -20,6 +20,8 @@ pub struct Limits {
     pub memory_low: Option<u64>,
     /// Whether the OOM killer ends all processes of the group together; v2 only.
     pub memory_oom_group: Option<bool>,
+    /// Whether processes that want more memory wait instead of one being ended; v1 only.
+    pub memory_oom_wait: bool,
     /// The relative weight of CPU time among siblings, 2 to 262144; 1024 is usual. [`cpu::weight`] of it on v2.
     pub cpu_shares: Option<u64>,
     /// CPU time a period.
@@ -98,6 +100,7 @@ impl Limits {
         self.memory.or(self.memory_and_swap).or(self.memory_soft).is_some()
             || self.memory_min.or(self.memory_low).is_some()
             || self.memory_oom_group.is_some()
+            || self.memory_oom_wait
     }
 }
 

@@ -207,6 +207,10 @@ fn v1_apply(path: &Path, limits: &Limits, applied: &mut Vec<Applied>) -> Result<
         let outcome = set(v1_number(limit));
         applied.push(setting(path, file).after(limit.to_string(), outcome, |kept| v1_keeps(limit, kept))?);
     }
+    if limits.memory_oom_wait {
+        let keeps = |kept: &str| keyed(kept, "oom_kill_disable") == Some(1);
+        applied.push(setting(path, OOM_CONTROL).write("oom_kill_disable 1", "1", keeps)?);
+    }
     Ok(())
 }
 
@@ -243,6 +247,10 @@ fn swap_part(both: Limit, memory: Limit) -> Result<Limit, CgroupError> {
 }
 
 fn v2_apply(path: &Path, limits: &Limits, applied: &mut Vec<Applied>) -> Result<(), CgroupError> {
+    if limits.memory_oom_wait {
+        let expected = "cgroup v2 always ends a process when memory runs out";
+        return Err(CgroupError::Value { setting: "memory_oom_wait", value: "true".to_owned(), expected });
+    }
     let controller = MemController::new(path.to_owned(), true);
     let swap = match limits.memory_and_swap {
         None => None,

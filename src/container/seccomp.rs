@@ -7,6 +7,8 @@
 //! once for every system call number there is, so a long chain costs each start some 0.1 ms. Hence the calls are
 //! spread over several short chains behind a binary search, and the whole is shortened.
 
+pub mod profile;
+mod program;
 mod shorten;
 
 use std::collections::BTreeMap;
