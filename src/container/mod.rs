@@ -6,6 +6,10 @@
 
 pub mod capabilities;
 pub mod config;
+pub mod connect;
+pub mod etc;
+#[cfg(test)]
+mod fixture;
 pub mod gc;
 pub mod launch;
 pub mod plan;

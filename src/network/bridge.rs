@@ -13,6 +13,7 @@ use super::host::{Host, locked};
 use super::ipam::{Ipam, Subnet};
 use super::lease::Lease;
 use super::{NetworkError, PortMapping};
+use crate::cgroup::owner::Owner;
 use crate::netlink::link::{Mac, VethEnd, VethOptions};
 use crate::netlink::{Batch, NetlinkError, Protocol, Socket, address, link, route};
 use crate::sys::netns::NetNs;
@@ -211,6 +212,25 @@ impl BridgeNetwork {
             errors.extend(lease.end().err());
         }
         collected(&self.name, errors)
+    }
+
+    /// Says which process is the first of the container that is attached, on a network that is shared with other
+    /// processes: while it runs, its address stays its own though this process be killed. Else nothing is to be done.
+    ///
+    /// # Errors
+    /// When it cannot be noted.
+    pub fn entrust(&self, process: Owner) -> Result<(), NetworkError> {
+        self.lease.as_ref().map_or(Ok(()), |lease| lease.entrust(process))
+    }
+
+    /// Takes up a container that was attached by another process, which has died, with the lease of this network.
+    pub(super) fn resume(&self) -> Result<Option<Endpoint>, NetworkError> {
+        let Some(lease) = &self.lease else { return Ok(None) };
+        let address = self.take_address(Some(lease.address()))?;
+        let ports = lease.ports();
+        self.host.nat().hold(self.host.netns(), &self.name, address, &ports)?;
+        locked(&self.state).endpoints.insert(address, ports.clone());
+        Ok(Some(Endpoint { ports, ..self.endpoint(address) }))
     }
 
     /// Takes the network down. Goes on when a part fails.

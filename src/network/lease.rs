@@ -7,6 +7,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bridge::host_link;
 use super::error::PortHolder;
-use super::host::Host;
+use super::host::{Host, locked};
 use super::nat::clash;
 use super::{NetworkError, PortMapping};
 use crate::cgroup::owner::Owner;
@@ -52,6 +53,9 @@ pub(super) struct Note {
     pub name: String,
     /// In the form in which ports are published, with the host ports that were chosen.
     pub ports: Vec<String>,
+    /// The container's first process, once it has been told: while it runs, the address is in use though its holder has
+    /// died.
+    pub container: Option<String>,
 }
 
 /// The taken addresses of one network.
@@ -115,10 +119,41 @@ impl Leases {
     /// Takes an address for a container, for who holds the lock.
     pub(super) fn take(&self, address: Ipv4Addr, tenant: &Tenant) -> Result<Lease, NetworkError> {
         let path = self.directory.join(format!("{address}_{}", tenant.process));
-        let note = Note { id: tenant.id.clone(), name: tenant.name.clone(), ports: Vec::new() };
+        let note = Note { id: tenant.id.clone(), name: tenant.name.clone(), ports: Vec::new(), container: None };
         self.write(&path, &note)?;
         let entry = Entry { address, owner: tenant.process, path };
-        Ok(Lease { leases: self.clone(), entry, note, maker: std::process::id(), idle: AtomicBool::new(true) })
+        Ok(self.lease(entry, note, true))
+    }
+
+    fn lease(&self, entry: Entry, note: Note, idle: bool) -> Lease {
+        let (note, idle) = (Mutex::new(note), AtomicBool::new(idle));
+        Lease { leases: self.clone(), entry, note, maker: std::process::id(), idle }
+    }
+
+    /// Takes over the address of a container whose holder has died, for who holds the lock; `None` when it has none.
+    pub(super) fn take_over(&self, tenant: &Tenant) -> Result<Option<Lease>, NetworkError> {
+        for entry in self.all()?.into_iter().filter(|entry| !entry.owner.is_alive()) {
+            let Some(note) = self.note(&entry)?.filter(|note| note.id == tenant.id) else { continue };
+            let path = self.directory.join(format!("{}_{}", entry.address, tenant.process));
+            let renamed = std::fs::rename(&entry.path, &path).map_err(FileError::new("rename", &entry.path));
+            renamed.map_err(self.unusable())?;
+            let entry = Entry { address: entry.address, owner: tenant.process, path };
+            return Ok(Some(self.lease(entry, note, false)));
+        }
+        Ok(None)
+    }
+
+    /// Whether the container itself runs, though its holder does not.
+    fn outlives(&self, entry: &Entry) -> bool {
+        // A note that cannot be read says nothing for the dead.
+        let note = self.note(entry).ok().flatten();
+        let container = note.and_then(|note| note.container?.parse::<Owner>().ok());
+        container.is_some_and(Owner::is_alive)
+    }
+
+    /// Whether an address is in use, looked at thoroughly.
+    pub(super) fn is_in_use(&self, entry: &Entry) -> bool {
+        entry.owner.is_alive() || self.outlives(entry)
     }
 
     /// Takes back what the dead have not given back, for who holds the lock: published ports, links, addresses. Whether
@@ -133,7 +168,8 @@ impl Leases {
         let mut index = 0;
         let is_dead = |entry: &mut Entry| {
             index += 1;
-            if index <= looks { !entry.owner.is_alive() } else { is_gone(entry.owner.pid) }
+            let holderless = if index <= looks { !entry.owner.is_alive() } else { is_gone(entry.owner.pid) };
+            holderless && !self.outlives(entry)
         };
         let dead: Vec<Entry> = live.extract_if(.., is_dead).collect();
         if !dead.is_empty() {
@@ -170,7 +206,7 @@ impl Leases {
         };
         // What cannot be read now names no one; the refusal stands without it.
         let others = self.all().unwrap_or_default().into_iter().filter(|entry| entry.address != own.address);
-        for entry in others.filter(|entry| pid.is_none_or(|pid| pid == entry.owner.pid) && entry.owner.is_alive()) {
+        for entry in others.filter(|entry| pid.is_none_or(|pid| pid == entry.owner.pid) && self.is_in_use(entry)) {
             let Ok(Some(note)) = self.note(&entry) else { continue };
             let mut ports = note.ports.iter().filter_map(|port| port.parse::<PortMapping>().ok());
             if ports.any(|port| clash(port, wanted)) {
@@ -197,7 +233,7 @@ fn parse(path: &Path) -> Option<Entry> {
 pub(super) struct Lease {
     leases: Leases,
     entry: Entry,
-    note: Note,
+    note: Mutex<Note>,
     /// The process that took it: a fork of it has not.
     maker: u32,
     /// Whether nothing is connected with it.
@@ -260,9 +296,24 @@ impl Lease {
     }
 
     fn note_ports(&self, ports: &[PortMapping]) -> Result<(), NetworkError> {
+        self.change(|note| note.ports = ports.iter().map(ToString::to_string).collect())
+    }
+
+    /// Notes the container's first process.
+    pub(super) fn entrust(&self, process: Owner) -> Result<(), NetworkError> {
+        self.change(|note| note.container = Some(process.to_string()))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Note)) -> Result<(), NetworkError> {
         let _lock = self.leases.lock()?;
-        let note = Note { ports: ports.iter().map(ToString::to_string).collect(), ..self.note.clone() };
+        let mut note = locked(&self.note);
+        change(&mut note);
         self.leases.write(&self.entry.path, &note)
+    }
+
+    /// The ports that are noted.
+    pub(super) fn ports(&self) -> Vec<PortMapping> {
+        locked(&self.note).ports.iter().filter_map(|port| port.parse().ok()).collect()
     }
 
     /// Gives the address back; nothing is connected with it any more.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::bridge::{BridgeConfig, BridgeNetwork, host_link, mac};
+use super::bridge::{BridgeConfig, BridgeNetwork, Endpoint, host_link, mac};
 use super::host::Host;
 use super::ipam::{Ipam, IpamError, Subnet};
 use super::lease::{Entry, Leases};
@@ -150,6 +150,26 @@ impl MachineNetworks {
         Ok(Joined { network, address, mac: mac(address) })
     }
 
+    /// Takes over the place of a container that outlived the process which had it, so that it can be given back at the
+    /// container's end by [`BridgeNetwork::detach`]; `None` when the container has none.
+    ///
+    /// # Errors
+    /// When the notes cannot be used or the namespace not be worked in.
+    pub fn take_over(&self, tenant: &Tenant) -> Result<Option<(Arc<BridgeNetwork>, Endpoint)>, NetworkError> {
+        if !self.directory.is_dir() {
+            return Ok(None);
+        }
+        let leases = self.leases();
+        let _lock = leases.lock()?;
+        let Some(record) = self.record()? else { return Ok(None) };
+        let Some(lease) = leases.take_over(tenant)? else { return Ok(None) };
+        let (host, config) = (Host::new(self.ns.clone())?, config(self.subnet(&record)?, record.gateway));
+        let index = find_link(&host)?.map_or(0, |link| link.index);
+        let network = BridgeNetwork::adopt(host, config, index, Some(lease))?;
+        let endpoint = network.resume()?;
+        Ok(endpoint.map(|endpoint| (network, endpoint)))
+    }
+
     /// What there is, without changing anything.
     ///
     /// # Errors
@@ -181,7 +201,7 @@ impl MachineNetworks {
     fn members(&self) -> Result<Vec<Member>, NetworkError> {
         let leases = self.leases();
         let mut members = Vec::new();
-        for entry in leases.all()?.into_iter().filter(|entry| entry.owner.is_alive()) {
+        for entry in leases.all()?.into_iter().filter(|entry| leases.is_in_use(entry)) {
             if let Some(note) = leases.note(&entry)? {
                 let (address, mac) = (entry.address, mac(entry.address));
                 members.push(Member { id: note.id, name: note.name, address, mac });
@@ -236,7 +256,7 @@ impl MachineNetworks {
             let Some(inode) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
             let leases = Leases::new(DEFAULT, entry.path().join("leases"), directory.join("lock"));
             let _lock = leases.lock()?;
-            let in_use = leases.all().is_ok_and(|all| all.iter().any(|entry| entry.owner.is_alive()));
+            let in_use = leases.all().is_ok_and(|all| all.iter().any(|entry| leases.is_in_use(entry)));
             if !in_use && !there.contains(&inode) {
                 remove_directory(&entry.path())?;
                 forgotten += 1;

@@ -151,6 +151,29 @@ impl Nat {
         Ok(published)
     }
 
+    /// Holds ports that another process had published, and which stay so though it has died. One that a program of the
+    /// host has taken meanwhile is still translated, and is not held.
+    pub(super) fn hold(
+        &self,
+        host: &NetNs,
+        network: &str,
+        address: Ipv4Addr,
+        ports: &[PortMapping],
+    ) -> Result<(), NetworkError> {
+        let mut state = locked(&self.state);
+        for port in ports {
+            let socket = host
+                .enter(|| take_port(*port))
+                .map_err(|source| NetworkError::Namespace { act: "enter the host's network namespace", source })?;
+            let Ok(taken) = socket else { continue };
+            if listen_on(std::slice::from_ref(&taken)).is_ok() {
+                let held = Held { port: *port, network: network.to_owned(), address, _socket: taken.1 };
+                state.held.entry((port.protocol, port.host_port)).or_default().push(held);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes published ports back. Goes on when one fails, and returns what failed.
     pub(super) fn unpublish(&self, network: &str, ports: &[PortMapping]) -> Vec<NetworkError> {
         if ports.is_empty() {
