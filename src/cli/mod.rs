@@ -19,6 +19,7 @@ mod gc;
 mod image;
 mod judge;
 mod list;
+mod network;
 mod output;
 mod pace;
 mod plan;
@@ -58,6 +59,8 @@ enum Command {
     Gc,
     /// Work with images: list, pull, push, load, save, import, …
     Image(Box<image::ImageArgs>),
+    /// Show networks and who is on them
+    Network(network::NetworkArgs),
     /// Show the experiments with their keys, the metrics, and the scenarios in ./scenarios
     List,
     /// Print a completion script for a shell
@@ -128,6 +131,7 @@ pub fn run() -> Result<Ended, CliError> {
         Command::Doctor(args) => doctor::run(args),
         Command::Gc => gc::run(),
         Command::Image(args) => image::run(*args),
+        Command::Network(args) => network::run(args),
         Command::List => list::run(),
         Command::Completions(args) => completions::run(args),
     }

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::bridge::host_link;
-use super::error::PortHolder;
+use super::error::{HostPort, PortHolder};
 use super::host::{Host, locked};
 use super::nat::clash;
 use super::{NetworkError, PortMapping};
@@ -279,14 +279,27 @@ impl Lease {
             }
             Err(error) => {
                 self.note_ports(&[])?;
-                Err(match error {
-                    NetworkError::PortTaken { port, holder } => {
-                        let holder = self.leases.name_holder(&self.entry, port.0, holder);
-                        NetworkError::PortTaken { port, holder }
-                    }
-                    error => error,
-                })
+                Err(self.explain(error, ports))
             }
+        }
+    }
+
+    /// Names the container that has a port.
+    fn explain(&self, error: NetworkError, ports: &[PortMapping]) -> NetworkError {
+        match error {
+            NetworkError::PortTaken { port, holder } => {
+                let holder = self.leases.name_holder(&self.entry, port.0, holder);
+                NetworkError::PortTaken { port, holder }
+            }
+            // No socket holds it, but it is translated: for a container that outlived its process.
+            NetworkError::Kernel { ref source, .. } if source.errno() == Some(libc::EEXIST) => {
+                let named = |port: &PortMapping| {
+                    let holder = self.leases.name_holder(&self.entry, *port, PortHolder::Socket);
+                    (holder != PortHolder::Socket).then_some(NetworkError::PortTaken { port: HostPort(*port), holder })
+                };
+                ports.iter().find_map(named).unwrap_or(error)
+            }
+            error => error,
         }
     }
 

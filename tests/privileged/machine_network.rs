@@ -25,6 +25,7 @@ pub fn cases() -> Vec<Case> {
         case("machine_network::threads_share_it", threads_share_it),
         case("machine_network::what_a_killed_process_held_is_free", killed_process_frees),
         case("machine_network::a_killed_process_is_collected", killed_process_is_collected),
+        case("machine_network::a_container_outlives_its_process", container_outlives_its_process),
         case("machine_network::a_taken_port_names_its_container", taken_port_names_its_container),
         case("machine_network::a_published_port_is_reached_in_each_form", published_ports_are_reached),
         case("machine_network::nothing_is_left_after_removal", nothing_is_left),
@@ -64,6 +65,30 @@ pub fn hold_address(name: &str, ports: &[String]) -> Result {
     Ok(())
 }
 
+/// Role: as [`hold_address`], for a container that has a process of its own, which answers port 80 and is told of.
+pub fn hold_for_another(name: &str, ports: &[String]) -> Result {
+    let ports: Vec<PortMapping> = ports.iter().map(|port| port.parse()).collect::<std::result::Result<_, _>>()?;
+    let joined = MachineNetworks::open(NetNs::current()?)?.join(&tenant(name)?)?;
+    let ns = container()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args([role::SUBCOMMAND, "answer"]).stdin(Stdio::null()).stdout(Stdio::null());
+    let child = ns.enter(|| command.spawn())??;
+    let endpoint = joined.network.attach(&ns, &ports)?;
+    joined.network.entrust(Owner::of(child.id()).ok_or("the container has ended")?)?;
+    println!("{}", json!({"address": endpoint.address, "container": child.id()}));
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+/// Role: answers port 80 until it is killed.
+pub fn answer_until_killed() -> Result {
+    tcp_server(&NetNs::current()?, WILDCARD, 80)?;
+    loop {
+        nix::unistd::pause();
+    }
+}
+
 /// A process in that role.
 struct Holder {
     child: Child,
@@ -72,8 +97,12 @@ struct Holder {
 
 impl Holder {
     fn spawn(host: &NetNs, name: &str, ports: &[&str]) -> Result<Child> {
+        Self::spawn_as("hold-address", host, name, ports)
+    }
+
+    fn spawn_as(role: &str, host: &NetNs, name: &str, ports: &[&str]) -> Result<Child> {
         let mut command = Command::new("/proc/self/exe");
-        command.args([role::SUBCOMMAND, "hold-address", name]).args(ports);
+        command.args([role::SUBCOMMAND, role, name]).args(ports);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Ok(host.enter(|| command.spawn())??)
     }
@@ -250,6 +279,36 @@ fn killed_process_is_collected() -> Result {
     stays.kill()?;
     assert_eq!(removed(&lab)?, Removed { addresses: 1, networks: 1 });
     assert_eq!(look(host)?, before);
+    Ok(())
+}
+
+fn container_outlives_its_process() -> Result {
+    let lab = Lab::new()?;
+    let host = lab.host().netns();
+    let web = Holder::of(Holder::spawn_as("hold-for-another", host, "web", &["8080:80"])?)?;
+    let (address, pid) = (web.address()?, web.said["container"].as_i64().ok_or("no container")?);
+    let server = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
+    until("it answers", || Ok(call(lab.peer(), lab.host_address(), 8080).is_ok()))?;
+    web.kill()?;
+    // Its address and its port stay its own, and it is still reached.
+    let other = Holder::start(host, "other", &[])?;
+    assert_ne!(other.address()?, address);
+    let refused = Holder::start(host, "third", &["8080:80"])?;
+    let id = &tenant("web")?.id[..12];
+    assert_eq!(refused.error()?, format!("host port 0.0.0.0:8080/tcp is taken by container web ({id})"));
+    call(lab.peer(), lab.host_address(), 8080)?;
+    assert_eq!(removed(&lab)?, Removed::default());
+    // Another process takes it over, and gives it back at its end.
+    assert!(networks(&lab)?.take_over(&tenant("nobody")?)?.is_none());
+    let (network, endpoint) = networks(&lab)?.take_over(&tenant("web")?)?.ok_or("nothing to take over")?;
+    assert_eq!((endpoint.address, &endpoint.ports[..]), (address, &["8080:80".parse()?][..]));
+    assert!(networks(&lab)?.take_over(&tenant("web")?)?.is_none(), "it has a living holder");
+    let bound = host.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)))?;
+    assert_eq!(bound.unwrap_err().kind(), std::io::ErrorKind::AddrInUse, "the port is held again");
+    nix::sys::signal::kill(server, nix::sys::signal::Signal::SIGKILL)?;
+    network.detach(&endpoint)?;
+    other.end()?;
+    assert_eq!(removed(&lab)?, Removed { addresses: 0, networks: 1 });
     Ok(())
 }
 

@@ -20,6 +20,8 @@ pub fn dispatch(mut arguments: impl Iterator<Item = String>) -> Option<ExitCode>
         ("trace", [pid]) => escape::trace(pid),
         ("launch", [kind]) => orphans::launch(kind),
         ("hold-address", [name, ports @ ..]) => machine_network::hold_address(name, ports),
+        ("hold-for-another", [name, ports @ ..]) => machine_network::hold_for_another(name, ports),
+        ("answer", []) => machine_network::answer_until_killed(),
         ("take-loop-devices", []) => orphans::take_loop_devices(),
         other => Err(format!("no such role: {other:?}").into()),
     };
