@@ -54,6 +54,18 @@ pub enum CliError {
     /// Something cannot be done with an image.
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
+    /// Something cannot be done with a network.
+    #[error(transparent)]
+    Network(#[from] crate::network::NetworkError),
+    /// The containers cannot be listed.
+    #[error(transparent)]
+    Containers(#[from] crate::container::store::StoreError),
+    /// There is no such network.
+    #[error("network {0} not found")]
+    UnknownNetwork(String),
+    /// This process's network namespace cannot be opened.
+    #[error("cannot open the network namespace of this process")]
+    Namespace(#[source] io::Error),
     /// A `--format` cannot be used.
     #[error(transparent)]
     Template(#[from] super::template::TemplateError),

@@ -5,6 +5,8 @@ use crate::container::gc;
 use crate::image::{Store, embedded};
 use crate::lab::{loops, scheduler};
 use crate::runtime::stack;
+use crate::network::machine::{MachineNetworks, Removed};
+use crate::sys::netns::NetNs;
 
 pub(super) fn run() -> Result<Ended, CliError> {
     let collected = gc::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
@@ -12,6 +14,7 @@ pub(super) fn run() -> Result<Ended, CliError> {
     // After their schedulers: a device that is gone has none.
     let devices = loops::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
     let stacks = stack::collect()?;
+    let networks = unused_networks()?;
     let images = embedded::remove_stale()?;
     let store = Store::existing()?.map(|store| store.tidy()).transpose()?.flatten().unwrap_or_default();
     let mut text = String::new();
@@ -27,6 +30,11 @@ pub(super) fn run() -> Result<Ended, CliError> {
     }
     if stacks > 0 {
         text.push_str(&format!("removed the layers of {stacks} runs\n"));
+    if networks.addresses > 0 {
+        text.push_str(&format!("took back the addresses of {} containers\n", networks.addresses));
+    }
+    if networks.networks > 0 {
+        text.push_str("removed the network bridge, which no container is on\n");
     }
     if images > 0 {
         text.push_str(&format!("removed {images} self images of other builds\n"));
@@ -40,4 +48,11 @@ pub(super) fn run() -> Result<Ended, CliError> {
     }
     output::print(&text)?;
     Ok(Ended::Pass)
+}
+
+/// Takes down what no one uses in the network namespace of this process, and forgets namespaces that are gone.
+fn unused_networks() -> Result<Removed, CliError> {
+    let removed = MachineNetworks::open(NetNs::current().map_err(CliError::Namespace)?)?.remove_unused()?;
+    MachineNetworks::forget_gone()?;
+    Ok(removed)
 }

@@ -20,6 +20,7 @@ mod gc;
 mod image;
 mod judge;
 mod list;
+mod network;
 mod output;
 mod pace;
 mod plan;
@@ -61,6 +62,8 @@ enum Command {
     Image(Box<image::ImageArgs>),
     /// Work with containers: run, exec, logs, stop, …
     Container(Box<container::ContainerArgs>),
+    /// Show networks and who is on them
+    Network(network::NetworkArgs),
     /// Show the experiments with their keys, the metrics, and the scenarios in ./scenarios
     List,
     /// Print a completion script for a shell
@@ -135,6 +138,7 @@ pub fn run() -> Result<Ended, CliError> {
         Command::Gc => gc::run(),
         Command::Image(args) => image::run(*args),
         Command::Container(args) => container::run(*args),
+        Command::Network(args) => network::run(args),
         Command::List => list::run(),
         Command::Completions(args) => completions::run(args),
     }

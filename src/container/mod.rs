@@ -8,7 +8,10 @@ pub mod capabilities;
 pub mod client;
 pub mod config;
 mod connect;
+pub mod connect;
+pub mod etc;
 pub mod exec;
+mod fixture;
 pub mod gc;
 mod id_map;
 pub mod launch;
@@ -31,6 +34,7 @@ pub mod subid;
 pub mod users;
 pub mod volume;
 pub mod wire;
+#[cfg(test)]
 
 pub use launch::{Container, ContainerError, Timeline};
 pub use spec::{ContainerSpec, Network};

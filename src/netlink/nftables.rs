@@ -3,7 +3,7 @@
 //! A [`Transaction`] is carried out as a whole or not at all. A rule is a list of [`Expression`]s.
 
 use super::expression::Expression;
-use super::message::{APPEND, Attributes, Batch, CREATE, EXCLUSIVE, attribute};
+use super::message::{APPEND, Attributes, Batch, CREATE, DUMP, EXCLUSIVE, attribute, attributes};
 use super::{NetlinkError, Socket};
 
 /// NFPROTO_IPV4.
@@ -284,6 +284,39 @@ pub fn table_use(socket: &mut Socket, name: &str) -> Result<Option<u32>, Netlink
     }
 }
 
+/// An element of a map: its key and its data.
+pub type Element = (Vec<u8>, Vec<u8>);
+
+/// The elements of a map; none when there is no such table or map.
+///
+/// # Errors
+/// When the kernel refuses the dump.
+pub fn elements(socket: &mut Socket, table: &str, map: &str) -> Result<Vec<Element>, NetlinkError> {
+    let mut batch = Batch::new();
+    let asked = ("list the elements of map", map);
+    batch.request((kind(libc::NFT_MSG_GETSETELEM), DUMP), asked, &[FAMILY, 0, 0, 0], |message| {
+        message.text(ELEMENTS_TABLE, table).text(ELEMENTS_SET, map);
+    });
+    let mut found = Vec::new();
+    let listed = socket.query(batch, |answer, payload| {
+        if answer == kind(libc::NFT_MSG_NEWSETELEM) {
+            found.extend(parse_elements(payload));
+        }
+    });
+    match listed {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
+        listed => listed.map(|()| found),
+    }
+}
+
+/// The elements in one answer; its header has four bytes.
+fn parse_elements(payload: &[u8]) -> Vec<Element> {
+    let list = payload.get(4..).and_then(|found| attribute(found, ELEMENTS)).unwrap_or_default();
+    let value = |element, kind| attribute(attribute(element, kind)?, DATA_VALUE).map(<[u8]>::to_vec);
+    let elements = attributes(list).filter(|(kind, _)| *kind == LIST_ELEM);
+    elements.filter_map(|(_, element)| Some((value(element, ELEMENT_KEY)?, value(element, ELEMENT_DATA)?))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,6 +359,10 @@ mod tests {
             data: &[DataType::Ipv4Address, DataType::Port],
         };
         let (key, data) = ([6, 0, 0, 0, 0x1f, 0x90, 0, 0], [172, 30, 0, 2, 0, 80, 0, 0]);
+        let mut added = Transaction::new();
+        added.add_element(("isobench", "published"), "tcp 8080", &key, &data);
+        let message = &added.batch.bytes[added.batch.requests[1].offset + 16..];
+        assert_eq!(parse_elements(message), [(key.to_vec(), data.to_vec())], "what is asked for reads back");
         expect_test::expect![[r#"
             14000000 10000100 00000000 00000000 0000000a
 

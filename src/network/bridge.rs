@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use super::error::collected;
 use super::host::{Host, locked};
 use super::ipam::{Ipam, Subnet};
+use super::lease::Lease;
 use super::{NetworkError, PortMapping};
+use crate::cgroup::owner::Owner;
 use crate::netlink::link::{Mac, VethEnd, VethOptions};
 use crate::netlink::{Batch, NetlinkError, Protocol, Socket, address, link, route};
 use crate::sys::netns::NetNs;
@@ -47,6 +49,8 @@ pub struct BridgeNetwork {
     /// The bridge's number in the host's namespace.
     index: u32,
     state: Mutex<State>,
+    /// The address that this process has on a network that it shares with others; it is the only one it gives.
+    lease: Option<Lease>,
 }
 
 #[derive(Debug)]
@@ -93,7 +97,21 @@ impl BridgeNetwork {
             }
         };
         let state = Mutex::new(State { ipam, endpoints: HashMap::new(), destroyed: false });
-        Ok(Arc::new(Self { host, name, mtu, subnet, gateway, index, state }))
+        Ok(Arc::new(Self { host, name, mtu, subnet, gateway, index, state, lease: None }))
+    }
+
+    /// A bridge that is there already, behind the link with this index. With a lease, that is the only address.
+    pub(super) fn adopt(
+        host: Arc<Host>,
+        config: BridgeConfig,
+        index: u32,
+        lease: Option<Lease>,
+    ) -> Result<Arc<Self>, NetworkError> {
+        let ipam = validate(&config)?;
+        let BridgeConfig { name, subnet, mtu, .. } = config;
+        let gateway = ipam.gateway();
+        let state = Mutex::new(State { ipam, endpoints: HashMap::new(), destroyed: false });
+        Ok(Arc::new(Self { host, name, mtu, subnet, gateway, index, state, lease }))
     }
 
     /// The bridge's name.
@@ -118,6 +136,11 @@ impl BridgeNetwork {
     #[must_use]
     pub fn host(&self) -> &Arc<Host> {
         &self.host
+    }
+
+    /// The bridge's number in the host's namespace.
+    pub(super) fn index(&self) -> u32 {
+        self.index
     }
 
     /// How many containers are attached.
@@ -154,14 +177,18 @@ impl BridgeNetwork {
         wanted: Option<Ipv4Addr>,
         ports: &[PortMapping],
     ) -> Result<Endpoint, NetworkError> {
-        let address = self.take_address(wanted)?;
+        let address = self.take_address(wanted.or(self.lease.as_ref().map(Lease::address)))?;
         let endpoint = self.endpoint(address);
         match self.connect(container, &endpoint, ports) {
             Ok(published) => {
+                self.lease.iter().for_each(Lease::connected);
                 locked(&self.state).endpoints.insert(address, published.clone());
                 Ok(Endpoint { ports: published, ..endpoint })
             }
             Err(error) => {
+                if matches!(error, NetworkError::Undo { .. }) {
+                    self.lease.iter().for_each(Lease::connected);
+                }
                 locked(&self.state).ipam.release(address);
                 Err(error)
             }
@@ -181,7 +208,29 @@ impl BridgeNetwork {
         errors.extend(self.host.delete_link(&self.name, &host_link(address)).err());
         // Last, so that no one gets the address while its link is still there.
         locked(&self.state).ipam.release(address);
+        if let (Some(lease), true) = (&self.lease, errors.is_empty()) {
+            errors.extend(lease.end().err());
+        }
         collected(&self.name, errors)
+    }
+
+    /// Says which process is the first of the container that is attached, on a network that is shared with other
+    /// processes: while it runs, its address stays its own though this process be killed. Else nothing is to be done.
+    ///
+    /// # Errors
+    /// When it cannot be noted.
+    pub fn entrust(&self, process: Owner) -> Result<(), NetworkError> {
+        self.lease.as_ref().map_or(Ok(()), |lease| lease.entrust(process))
+    }
+
+    /// Takes up a container that was attached by another process, which has died, with the lease of this network.
+    pub(super) fn resume(&self) -> Result<Option<Endpoint>, NetworkError> {
+        let Some(lease) = &self.lease else { return Ok(None) };
+        let address = self.take_address(Some(lease.address()))?;
+        let ports = lease.ports();
+        self.host.nat().hold(self.host.netns(), &self.name, address, &ports)?;
+        locked(&self.state).endpoints.insert(address, ports.clone());
+        Ok(Some(Endpoint { ports, ..self.endpoint(address) }))
     }
 
     /// Takes the network down. Goes on when a part fails.
@@ -237,7 +286,7 @@ impl BridgeNetwork {
         endpoint: &Endpoint,
         ports: &[PortMapping],
     ) -> Result<Vec<PortMapping>, NetworkError> {
-        let published = self.host.nat().publish(self.host.netns(), &self.name, endpoint.address, ports)?;
+        let published = self.publish(endpoint.address, ports)?;
         let undo_ports = |error: NetworkError| error.after_undo(self.host.nat().unpublish(&self.name, &published));
         self.make_link(container, endpoint).map_err(NetworkError::kernel(&self.name)).map_err(undo_ports)?;
         let port = endpoint.host_ifname.as_str();
@@ -253,6 +302,14 @@ impl BridgeNetwork {
             return Err(error.after_undo(left));
         }
         Ok(published)
+    }
+
+    fn publish(&self, address: Ipv4Addr, ports: &[PortMapping]) -> Result<Vec<PortMapping>, NetworkError> {
+        let publish = || self.host.nat().publish(self.host.netns(), &self.name, address, ports);
+        match &self.lease {
+            Some(lease) => lease.publish(&self.host, ports, publish),
+            None => publish(),
+        }
     }
 
     /// Both ends in one message, the far one in its place as `eth0`, the near one a port of the bridge.
@@ -346,13 +403,13 @@ fn set_up_container(container: &NetNs, endpoint: &Endpoint) -> Result<(), Networ
 }
 
 /// The name of the bridge port that leads to an address; unique on a host because the address is.
-fn host_link(address: Ipv4Addr) -> String {
+pub(super) fn host_link(address: Ipv4Addr) -> String {
     format!("veth{:08x}", u32::from(address))
 }
 
 /// A locally administered link-layer address that follows from the IPv4 address. An address that is given to the next
 /// container then still agrees with what its neighbours remember.
-fn mac(address: Ipv4Addr) -> Mac {
+pub(super) fn mac(address: Ipv4Addr) -> Mac {
     let [a, b, c, d] = address.octets();
     Mac([0x02, 0x1b, a, b, c, d])
 }

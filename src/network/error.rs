@@ -76,6 +76,31 @@ pub enum NetworkError {
     /// A kernel setting could not be made.
     #[error("cannot set up the host namespace")]
     Setting(#[from] FileError),
+    /// What is noted of the networks of a namespace cannot be read or written.
+    #[error("the notes on network {network} cannot be used")]
+    Notes {
+        /// The network.
+        network: String,
+        /// Which file, and why.
+        #[source]
+        source: FileError,
+    },
+    /// A note on a network is damaged or was written by another version.
+    #[error("{} cannot be understood: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Every subnet that a network could have overlaps something on the host.
+    #[error(
+        "no subnet is free for network {network}: each /16 from 172.16.0.0 to 172.31.0.0 and from 10.231.0.0 to 10.255.0.0 overlaps something on the host"
+    )]
+    NoSubnet {
+        /// The network.
+        network: String,
+    },
     /// The kernel refused a step.
     #[error("network {network}")]
     Kernel {
@@ -169,7 +194,21 @@ pub enum PortHolder {
         /// The port as published.
         port: PortMapping,
     },
-    /// A socket of a program on the host.
+    /// A container that another process looks after.
+    Named {
+        /// Its name.
+        name: String,
+        /// Its identifier.
+        id: String,
+    },
+    /// A program on the host.
+    Program {
+        /// Its pid.
+        pid: u32,
+        /// Its name, as the kernel has it.
+        name: String,
+    },
+    /// A socket of a program on the host that could not be found.
     Socket,
     /// The same request, which asks for it twice.
     SameRequest,
@@ -181,6 +220,8 @@ impl fmt::Display for PortHolder {
             Self::Container { network, address, port } => {
                 write!(f, "the container at {address} on network {network} (published as {})", HostPort(*port))
             }
+            Self::Named { name, id } => write!(f, "container {name} ({})", id.get(..12).unwrap_or(id)),
+            Self::Program { pid, name } => write!(f, "the program {name} (pid {pid}) on the host"),
             Self::Socket => f.write_str("a socket of a program on the host"),
             Self::SameRequest => f.write_str("another port of the same container"),
         }

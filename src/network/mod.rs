@@ -1,12 +1,16 @@
 //! Network drivers on a given host namespace: a [`host::Host`] is where they work, the lab's or the real one.
 //!
 //! Layer 2. `container` attaches what it starts, `lab` makes hosts to work on. One file a driver; [`ipam`] hands out
-//! addresses, [`nat`] translates them, [`ports`] reads the forms in which ports are published.
+//! addresses, [`nat`] translates them, [`ports`] reads the forms in which ports are published, [`machine`] shares a
+//! network with other processes.
 
 pub mod bridge;
 pub mod error;
+mod holder;
 pub mod host;
 pub mod ipam;
+pub mod lease;
+pub mod machine;
 pub mod nat;
 pub mod ports;
 

@@ -28,9 +28,9 @@ use nix::sys::socket::{
 use super::error::{HostPort, PortHolder};
 use super::host::locked;
 use super::ipam::Subnet;
-use super::{NetworkError, PortMapping, Protocol};
+use super::{NetworkError, PortMapping, Protocol, holder};
 use crate::netlink::expression::{Expression, Field, Meta, Register};
-use crate::netlink::nftables::{Chain, ChainType, DataType, Hook, Map, Transaction, table_use};
+use crate::netlink::nftables::{Chain, ChainType, DataType, Hook, Map, Transaction, elements, table_use};
 use crate::netlink::{NetlinkError, Socket};
 use crate::sys::netns::NetNs;
 
@@ -64,7 +64,6 @@ pub(super) struct Nat {
 #[derive(Debug)]
 struct State {
     socket: Socket,
-    networks: usize,
     held: HashMap<(Protocol, u16), Vec<Held>>,
 }
 
@@ -81,7 +80,7 @@ struct Held {
 impl Nat {
     /// `socket` speaks to nf_tables in the host's namespace.
     pub(super) fn new(socket: Socket) -> Self {
-        Self { state: Mutex::new(State { socket, networks: 0, held: HashMap::new() }) }
+        Self { state: Mutex::new(State { socket, held: HashMap::new() }) }
     }
 
     /// Sets up the translation for a network behind the link with this index.
@@ -90,20 +89,26 @@ impl Nat {
         let mut changes = Transaction::new();
         base(&mut changes);
         network(&mut changes, name, link, subnet);
-        changes.commit(&mut state.socket)?;
-        state.networks += 1;
-        Ok(())
+        changes.commit(&mut state.socket)
     }
 
-    /// Takes the translation for a network away, and the whole table with the last one.
+    /// Whether the table is there; someone may have emptied the whole rule set.
+    pub(super) fn is_there(&self) -> Result<bool, NetlinkError> {
+        Ok(table_use(&mut locked(&self.state).socket, TABLE)?.is_some())
+    }
+
+    /// Takes the translation for a network away, and the whole table with the last one. What is gone already is no
+    /// error.
     pub(super) fn remove_network(&self, name: &str) -> Result<(), NetlinkError> {
         let mut state = locked(&self.state);
         let mut changes = Transaction::new();
         changes.delete_chain(TABLE, &masquerade_chain(name)).delete_chain(TABLE, &loopback_chain(name));
-        changes.commit(&mut state.socket)?;
-        state.networks -= 1;
-        // Another process may have networks in this namespace; then the table is in use beyond what every one has.
-        if state.networks == 0 && table_use(&mut state.socket, TABLE)? == Some(BASE_USE) {
+        match changes.commit(&mut state.socket) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            committed => committed?,
+        }
+        // Other networks of this namespace, and those of other processes, use the table beyond what every one has.
+        if table_use(&mut state.socket, TABLE)? == Some(BASE_USE) {
             let mut changes = Transaction::new();
             changes.delete_table(TABLE);
             changes.commit(&mut state.socket)?;
@@ -146,6 +151,29 @@ impl Nat {
         Ok(published)
     }
 
+    /// Holds ports that another process had published, and which stay so though it has died. One that a program of the
+    /// host has taken meanwhile is still translated, and is not held.
+    pub(super) fn hold(
+        &self,
+        host: &NetNs,
+        network: &str,
+        address: Ipv4Addr,
+        ports: &[PortMapping],
+    ) -> Result<(), NetworkError> {
+        let mut state = locked(&self.state);
+        for port in ports {
+            let socket = host
+                .enter(|| take_port(*port))
+                .map_err(|source| NetworkError::Namespace { act: "enter the host's network namespace", source })?;
+            let Ok(taken) = socket else { continue };
+            if listen_on(std::slice::from_ref(&taken)).is_ok() {
+                let held = Held { port: *port, network: network.to_owned(), address, _socket: taken.1 };
+                state.held.entry((port.protocol, port.host_port)).or_default().push(held);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes published ports back. Goes on when one fails, and returns what failed.
     pub(super) fn unpublish(&self, network: &str, ports: &[PortMapping]) -> Vec<NetworkError> {
         if ports.is_empty() {
@@ -164,9 +192,36 @@ impl Nat {
         }
         errors
     }
+
+    /// Takes back what is published for these addresses, whoever published it; no socket of this process holds any of
+    /// it.
+    pub(super) fn unpublish_addresses(&self, network: &str, addresses: &[Ipv4Addr]) -> Vec<NetworkError> {
+        let mut state = locked(&self.state);
+        let published = match state.published() {
+            Err(error) => return vec![NetworkError::kernel(network)(error)],
+            Ok(published) => published.into_iter().filter(|(_, address)| addresses.contains(address)),
+        };
+        let ports: Vec<PortMapping> = published.map(|(port, _)| port).collect();
+        if ports.is_empty() { Vec::new() } else { state.remove_elements(network, &ports) }
+    }
+}
+
+/// Every published port of a namespace, whoever published it, with where it leads. `socket` speaks to nf_tables there.
+pub(super) fn published(socket: Socket) -> Result<Vec<(PortMapping, Ipv4Addr)>, NetlinkError> {
+    State { socket, held: HashMap::new() }.published()
 }
 
 impl State {
+    /// Every published port of the namespace, whoever published it, with where it leads.
+    fn published(&mut self) -> Result<Vec<(PortMapping, Ipv4Addr)>, NetlinkError> {
+        let mut published = Vec::new();
+        for map in [PUBLISHED, PUBLISHED_AT] {
+            let found = elements(&mut self.socket, TABLE, map)?;
+            published.extend(found.iter().filter_map(|(key, data)| parse_element(key, data)));
+        }
+        Ok(published)
+    }
+
     fn remove_elements(&mut self, network: &str, ports: &[PortMapping]) -> Vec<NetworkError> {
         if self.remove_together(ports).is_ok() {
             return Vec::new();
@@ -203,7 +258,7 @@ fn checked(port: PortMapping) -> Result<PortMapping, NetworkError> {
 }
 
 /// Whether two mappings want the same host port on a common address.
-fn clash(one: PortMapping, other: PortMapping) -> bool {
+pub(super) fn clash(one: PortMapping, other: PortMapping) -> bool {
     let same_port = one.protocol == other.protocol && one.host_port == other.host_port;
     same_port && (one.host_ip.is_none() || other.host_ip.is_none() || one.host_ip == other.host_ip)
 }
@@ -257,7 +312,7 @@ fn listen_on(sockets: &[(PortMapping, OwnedFd)]) -> Result<(), NetworkError> {
 
 fn unavailable(port: PortMapping, errno: Errno) -> NetworkError {
     match errno {
-        Errno::EADDRINUSE => NetworkError::PortTaken { port: HostPort(port), holder: PortHolder::Socket },
+        Errno::EADDRINUSE => NetworkError::PortTaken { port: HostPort(port), holder: holder::of(port) },
         errno => NetworkError::PortUnavailable { port: HostPort(port), source: errno.into() },
     }
 }
@@ -275,6 +330,24 @@ fn key(port: PortMapping) -> Vec<u8> {
     let address = port.host_ip.map(|address| address.octets());
     let address = address.as_ref().map_or(&[][..], |octets| &octets[..]);
     [address, &[protocol, 0, 0, 0], &padded_port(port.host_port)].concat()
+}
+
+/// Reads an element back: a published port and the address that it leads to.
+fn parse_element(key: &[u8], data: &[u8]) -> Option<(PortMapping, Ipv4Addr)> {
+    let word = |bytes: &[u8], index: usize| -> Option<[u8; 4]> { bytes.get(index * 4..index * 4 + 4)?.try_into().ok() };
+    let port = |bytes: [u8; 4]| u16::from_be_bytes([bytes[0], bytes[1]]);
+    let (host_ip, at) = match key.len() {
+        8 => (None, 0),
+        12 => (Some(Ipv4Addr::from(word(key, 0)?)), 1),
+        _ => return None,
+    };
+    let protocol = match i32::from(word(key, at)?[0]) {
+        libc::IPPROTO_TCP => Protocol::Tcp,
+        libc::IPPROTO_UDP => Protocol::Udp,
+        _ => return None,
+    };
+    let (host_port, container_port) = (port(word(key, at + 1)?), port(word(data, 1)?));
+    Some((PortMapping { host_ip, host_port, container_port, protocol }, Ipv4Addr::from(word(data, 0)?)))
 }
 
 fn padded_port(port: u16) -> [u8; 4] {
@@ -378,6 +451,17 @@ mod tests {
         assert_eq!(key(port("8080:80")), [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
         assert_eq!(key(port("127.0.0.1:53:53/udp")), [127, 0, 0, 1, 17, 0, 0, 0, 0, 53, 0, 0]);
         assert_eq!((map_of(port("8080:80")), map_of(port("127.0.0.1:1:2"))), (PUBLISHED, PUBLISHED_AT));
+    }
+
+    #[test]
+    fn an_element_reads_back() {
+        let address = Ipv4Addr::new(172, 31, 0, 2);
+        for spec in ["8080:80", "127.0.0.1:53:5353/udp"] {
+            let data = [&address.octets()[..], &padded_port(port(spec).container_port)].concat();
+            assert_eq!(parse_element(&key(port(spec)), &data), Some((port(spec), address)));
+        }
+        assert_eq!(parse_element(&[6, 0, 0, 0], &[]), None);
+        assert_eq!(parse_element(&key(port("8080:80")), &[1, 2, 3, 4]), None);
     }
 
     #[test]

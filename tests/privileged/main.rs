@@ -7,6 +7,7 @@ mod container;
 mod emulated;
 mod escape;
 mod harness;
+mod machine_network;
 mod modes;
 mod mounts;
 mod network;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     tests.extend(cgroup::cases());
     tests.extend(container::cases());
     tests.extend(escape::cases());
+    tests.extend(machine_network::cases());
     tests.extend(modes::cases());
     tests.extend(mounts::cases());
     tests.extend(network::cases());

@@ -3,7 +3,7 @@
 mod netlink;
 mod reach;
 mod refusals;
-mod tools;
+pub mod tools;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;

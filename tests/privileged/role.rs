@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use crate::{escape, orphans};
+use crate::{escape, machine_network, orphans};
 
 /// The first argument that gives it a role; the role's name follows.
 pub const SUBCOMMAND: &str = "__role";
@@ -19,6 +19,9 @@ pub fn dispatch(mut arguments: impl Iterator<Item = String>) -> Option<ExitCode>
     let played: Result<(), Box<dyn Error>> = match (role.as_str(), &rest[..]) {
         ("trace", [pid]) => escape::trace(pid),
         ("launch", [kind]) => orphans::launch(kind),
+        ("hold-address", [name, ports @ ..]) => machine_network::hold_address(name, ports),
+        ("hold-for-another", [name, ports @ ..]) => machine_network::hold_for_another(name, ports),
+        ("answer", []) => machine_network::answer_until_killed(),
         ("take-loop-devices", []) => orphans::take_loop_devices(),
         other => Err(format!("no such role: {other:?}").into()),
     };

@@ -23,7 +23,8 @@ pub fn taken_port_names_its_holder() -> Result {
         }
     };
     let container = "the container at 172.30.0.2 on network br0";
-    let socket = "a socket of a program on the host";
+    let own = std::fs::read_to_string("/proc/self/comm")?;
+    let socket = format!("the program {} (pid {}) on the host", own.trim_end(), std::process::id());
     for (specs, expected) in [
         (
             &["8080:1"][..],
