@@ -15,6 +15,8 @@ pub mod seccomp;
 pub mod spec;
 pub mod state;
 pub mod store;
+pub mod subid;
+pub mod volume;
 
 pub use launch::{Container, ContainerError, Timeline};
 pub use spec::{ContainerSpec, Network};

@@ -35,79 +35,80 @@ fn a_bridged_container() {
         &spec(),
         &WIRING,
         &expect![[r#"
-        isolate: tie the container's life to the launcher's
-        isolate: reset signals
-        isolate: set the umask
-        isolate: change the mount /
-        writable: mount tmpfs on /run/isobench/root
-        writable: change directory to /run/isobench/root
-        writable: make the directory upper
-        writable: make the directory work
-        writable: make the directory root
-        writable: make the directory empty
-        overlay: mount overlay on root
-        pivot: pivot_root into the container's root
-        proc: make the directory /proc
-        proc: mount proc on /proc
-        sys: make the directory /sys
-        sys: mount sysfs on /sys
-        dev: make the directory /dev
-        dev: mount tmpfs on /dev
-        dev: make the device node /dev/null
-        dev: make the device node /dev/zero
-        dev: make the device node /dev/full
-        dev: make the device node /dev/random
-        dev: make the device node /dev/urandom
-        dev: make the device node /dev/tty
-        dev: make the symbolic link /dev/fd
-        dev: make the symbolic link /dev/stdin
-        dev: make the symbolic link /dev/stdout
-        dev: make the symbolic link /dev/stderr
-        dev: make the symbolic link /dev/ptmx
-        dev: make the symbolic link /dev/core
-        devpts: make the directory /dev/pts
-        devpts: mount devpts on /dev/pts
-        shm: make the directory /dev/shm
-        shm: mount tmpfs on /dev/shm
-        mqueue: make the directory /dev/mqueue
-        mqueue: mount mqueue on /dev/mqueue
-        mask: mask /proc/acpi
-        mask: mask /proc/asound
-        mask: mask /proc/interrupts
-        mask: mask /proc/kcore
-        mask: mask /proc/keys
-        mask: mask /proc/latency_stats
-        mask: mask /proc/sched_debug
-        mask: mask /proc/scsi
-        mask: mask /proc/timer_list
-        mask: mask /sys/firmware
-        mask: make /proc/bus read-only
-        mask: make /proc/fs read-only
-        mask: make /proc/irq read-only
-        mask: make /proc/sys read-only
-        mask: make /proc/sysrq-trigger read-only
-        pivot: change directory to /
-        pivot: detach the host's root
-        identity: set the host name isobench
-        network: bring lo up
-        wait_cgroup: wait for Cgroup
-        identity: make a cgroup namespace
-        wait_network: wait for Network
-        confine: start a session
-        confine: connect descriptor 0
-        confine: connect descriptor 1
-        confine: connect descriptor 2
-        confine: reduce the capability bounding set
-        confine: become user 0:0
-        confine: tie the container's life to the launcher's
-        confine: close descriptors from 3
-        confine: set capabilities
-        confine: set the umask
-        confine: change directory to /
-        confine: set no_new_privs
-        seccomp: install the seccomp filter
-        exec: execute program
-    "#]],
+            isolate: tie the container's life to the launcher's
+            isolate: reset signals
+            isolate: set the umask
+            isolate: change the mount /
+            writable: mount tmpfs on /run/isobench/root
+            writable: change directory to /run/isobench/root
+            writable: make the directory upper
+            writable: make the directory work
+            writable: make the directory root
+            writable: make the directory empty
+            overlay: mount overlay on root
+            pivot: pivot_root into the container's root
+            proc: make the directory /proc
+            proc: mount proc on /proc
+            sys: make the directory /sys
+            sys: mount sysfs on /sys
+            dev: make the directory /dev
+            dev: mount tmpfs on /dev
+            dev: make the device node /dev/null
+            dev: make the device node /dev/zero
+            dev: make the device node /dev/full
+            dev: make the device node /dev/random
+            dev: make the device node /dev/urandom
+            dev: make the device node /dev/tty
+            dev: make the symbolic link /dev/fd
+            dev: make the symbolic link /dev/stdin
+            dev: make the symbolic link /dev/stdout
+            dev: make the symbolic link /dev/stderr
+            dev: make the symbolic link /dev/ptmx
+            dev: make the symbolic link /dev/core
+            devpts: make the directory /dev/pts
+            devpts: mount devpts on /dev/pts
+            shm: make the directory /dev/shm
+            shm: mount tmpfs on /dev/shm
+            mqueue: make the directory /dev/mqueue
+            mqueue: mount mqueue on /dev/mqueue
+            mask: make sure of the device /dev/null
+            mask: mask /proc/acpi
+            mask: mask /proc/asound
+            mask: mask /proc/interrupts
+            mask: mask /proc/kcore
+            mask: mask /proc/keys
+            mask: mask /proc/latency_stats
+            mask: mask /proc/sched_debug
+            mask: mask /proc/scsi
+            mask: mask /proc/timer_list
+            mask: mask /sys/firmware
+            mask: make /proc/bus read-only
+            mask: make /proc/fs read-only
+            mask: make /proc/irq read-only
+            mask: make /proc/sys read-only
+            mask: make /proc/sysrq-trigger read-only
+            pivot: change directory to /
+            pivot: detach the host's root
+            identity: set the host name isobench
+            network: bring lo up
+            wait_cgroup: wait for Cgroup
+            identity: make a cgroup namespace
+            wait_network: wait for Network
+            confine: start a session
+            confine: connect descriptor 0
+            confine: connect descriptor 1
+            confine: connect descriptor 2
+            confine: reduce the capability bounding set
+            confine: become user 0:0
+            confine: tie the container's life to the launcher's
+            confine: close descriptors from 3
+            confine: set capabilities
+            confine: set the umask
+            confine: change directory to /
+            confine: set no_new_privs
+            seccomp: install the seccomp filter
+            exec: execute program
+        "#]],
     );
 }
 
