@@ -4,7 +4,6 @@ use std::error::Error;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 
 use isobench::container::spec::{Mount, MountSource, UserMapping};
 use isobench::container::{ContainerSpec, Network};
@@ -61,7 +60,8 @@ fn masks_come_from_the_real_null_device() -> Outcome {
             wanted.user_namespace = namespace;
             let outcome = start(&wanted, &Network::None)?.finish()?;
             assert_masked(&outcome.lines());
-            assert!(outcome.stderr.contains("Read-only file system"), "{target}: {outcome:?}");
+            let refused = ["Read-only file system", "Permission denied"];
+            assert!(refused.iter().any(|text| outcome.stderr.contains(text)), "{target}: {outcome:?}");
         }
     }
     assert_eq!(fs::read(CORE_PATTERN)?, before);
@@ -107,7 +107,9 @@ fn a_console_lands_on_the_containers_own_dev() -> Outcome {
 fn nothing_is_mounted_over_the_kernels_files() -> Outcome {
     let (volume, payload) = (tempfile::tempdir()?, tempfile::tempdir()?);
     fs::write(payload.path().join("exec"), "fake")?;
-    for (name, to) in [("proc", "/proc"), ("attr", "/proc/self/attr"), ("up", "../../../../proc/sys"), ("sys", "/sys/fs")] {
+    for (name, to) in
+        [("proc", "/proc"), ("attr", "/proc/self/attr"), ("up", "../../../../proc/sys"), ("sys", "/sys/fs")]
+    {
         symlink(to, volume.path().join(name))?;
     }
     let fake = payload.path().join("exec");
@@ -168,7 +170,7 @@ fn an_image_whose_dev_is_a_link() -> Outcome {
     let host = tempfile::tempdir()?;
     let up = format!("{}{}", "../".repeat(40), host.path().display());
     for name in ["dev", "proc", "sys"] {
-        for target in [up.as_str(), "/tmp", "/etc", Path::new("/").to_str().unwrap_or("/")] {
+        for target in [up.as_str(), "/tmp", "/etc", "/"] {
             let (_layer, wanted) = with_links("true", &[(name, target)])?;
             let error = refusal(&wanted)?;
             assert_eq!(error, format!("cannot make the directory /{name}: Not a directory (os error 20)"));

@@ -45,6 +45,7 @@ fn attack(arguments: &[String]) -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments[..] {
         ["swap", one, other] => mount_races::swap(one, other),
+        ["new-namespaces", script] => rights::new_namespaces(script),
         ["set-groups", group] => rights::set_groups(group),
         _ => Err(format!("no such attack: {arguments:?}").into()),
     };
