@@ -158,7 +158,7 @@ fn an_images_proc_is_covered() -> Outcome {
         fs::create_dir_all(path.parent().ok_or("no parent")?)?;
         fs::write(path, "fake")?;
     }
-    let mut wanted = spec("stat -f -c %T /proc /sys; ls /proc/fake /sys/fake; cat /proc/1/comm")?;
+    let mut wanted = spec("stat -f -c %T /proc /sys; ls /proc/fake /sys/fake; cat /proc/1/comm; true")?;
     wanted.root.layers.insert(0, layer.path().to_owned());
     let outcome = start(&wanted, &Network::None)?.finish()?;
     assert_eq!(outcome.lines(), ["proc", "sysfs", "sh"], "{outcome:?}");
