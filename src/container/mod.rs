@@ -7,10 +7,11 @@
 pub mod capabilities;
 pub mod client;
 pub mod config;
-mod connect;
 pub mod connect;
+mod connect;
 pub mod etc;
 pub mod exec;
+#[cfg(test)]
 mod fixture;
 pub mod gc;
 mod id_map;
@@ -34,7 +35,6 @@ pub mod subid;
 pub mod users;
 pub mod volume;
 pub mod wire;
-#[cfg(test)]
 
 pub use launch::{Container, ContainerError, Timeline};
 pub use spec::{ContainerSpec, Network};

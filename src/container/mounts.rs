@@ -5,10 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::config::{self, Config};
 use super::id_map;
 use super::launch::ContainerError;
 use super::plan::{Opened, OpenedRoot, outlying};
 use super::spec::{ContainerSpec, Mount, MountSource, PropagationKind, UserMapping, Writable};
+use super::volume::Volumes;
+use crate::fs::{FileError, create_dirs};
 use crate::sys::mount::{self, Change, attribute};
 
 /// Why a mount could not be prepared.
@@ -44,6 +47,12 @@ pub enum MountError {
         #[source]
         source: io::Error,
     },
+    /// A directory cannot be made.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A word is no propagation.
+    #[error("{0}")]
+    Word(String),
     /// The host's mount does not propagate.
     #[error("{} is not on a {wanted} mount of the host, so mounts cannot show that way", path.display())]
     Propagation {
@@ -52,6 +61,36 @@ pub enum MountError {
         /// What it would have to be on.
         wanted: &'static str,
     },
+}
+
+/// A stored container's mounts as the engine takes them. What `-v` names and is missing is made a directory; volumes
+/// must be there already ([`super::volume::LockedVolumes::ensure`]).
+///
+/// # Errors
+/// When a propagation is none, or a directory cannot be made.
+pub fn of_config(config: &Config, volumes: &Volumes) -> Result<Vec<Mount>, MountError> {
+    config.mounts.iter().map(|mount| of_stored(mount, volumes)).collect()
+}
+
+fn of_stored(mount: &config::Mount, volumes: &Volumes) -> Result<Mount, MountError> {
+    let source = match &mount.source {
+        config::MountSource::Bind { path, create } => {
+            let path = PathBuf::from(path);
+            if *create && !path.exists() {
+                create_dirs(&path)?;
+            }
+            MountSource::Bind { path, id_mapped: false }
+        }
+        config::MountSource::Volume { name, .. } => MountSource::Bind { path: volumes.data(name), id_mapped: true },
+        config::MountSource::Tmpfs { options } => MountSource::Tmpfs { options: options.clone() },
+    };
+    Ok(Mount {
+        source,
+        target: mount.target.clone(),
+        read_only: mount.read_only,
+        propagation: mount.propagation.parse().map_err(MountError::Word)?,
+        recursive: true,
+    })
 }
 
 /// Mounts that are attached nowhere; they go with this value, but for those that a child has attached.

@@ -16,6 +16,7 @@ mod pair;
 mod role;
 mod shell;
 mod traffic;
+mod volumes;
 mod workload;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     tests.extend(orphans::cases());
     tests.extend(workload::cases());
     tests.extend(traffic::cases());
+    tests.extend(volumes::cases());
     let conclusion = harness::run(tests, None);
     shell::remove_layer();
     conclusion.exit_code()

@@ -18,7 +18,7 @@ use crate::shell::{self, spec, start};
 type Outcome = Result<(), Box<dyn Error>>;
 
 pub fn cases() -> Vec<Case> {
-    let cases: [(&'static str, crate::harness::Body); 13] = [
+    let cases: [(&'static str, crate::harness::Body); 14] = [
         ("mounts::a_writable_layer_on_disk_outlives_the_container", a_writable_layer_on_disk_outlives_the_container),
         ("mounts::many_layers_and_a_writable_layer_on_disk", many_layers_and_a_writable_layer_on_disk),
         ("mounts::a_bind_shows_the_hosts_directory", a_bind_shows_the_hosts_directory),
@@ -32,6 +32,7 @@ pub fn cases() -> Vec<Case> {
         ("mounts::propagation_is_as_asked", propagation_is_as_asked),
         ("mounts::id_mapped_layers_are_roots_inside_and_on_disk", id_mapped_layers_are_roots_inside_and_on_disk),
         ("mounts::many_id_mapped_layers", many_id_mapped_layers),
+        ("mounts::what_cannot_be_id_mapped_is_named", what_cannot_be_id_mapped_is_named),
     ];
     cases.map(|(name, body)| Case::new(name, body).needs(shell::present(), shell::NEEDED)).into()
 }
@@ -369,5 +370,17 @@ fn many_id_mapped_layers() -> Outcome {
     wanted.writable = writable;
     wanted.user_namespace = Some(MAPPING);
     assert_eq!(says(&wanted)?, [expected.to_string(), "0".to_owned()]);
+    Ok(())
+}
+
+fn what_cannot_be_id_mapped_is_named() -> Outcome {
+    let source = MountSource::Bind { path: "/proc/sys".into(), id_mapped: true };
+    let mut wanted = with("true", vec![Mount { source, ..bind(Path::new("/"), "/data") }])?;
+    // Without a user namespace there is nothing to map.
+    assert_eq!(says(&wanted)?, [""; 0]);
+    wanted.user_namespace = Some(MAPPING);
+    let error = failure(&wanted)?;
+    assert!(error.starts_with("the file system of /proc/sys cannot be id-mapped by this kernel"), "{error}");
+    assert!(error.ends_with("(os error 22)"), "{error}");
     Ok(())
 }

@@ -2,9 +2,11 @@
 
 use expect_test::{Expect, expect};
 
-use super::super::spec::{Rlimit, UserMapping};
+use super::super::spec::{Mount, MountSource, Propagation, Rlimit, UserMapping, Writable};
 use super::*;
 use crate::image::RootFs;
+use crate::sys::attach::Source;
+use crate::sys::mount::attribute;
 use crate::sys::plan::Step;
 
 fn spec() -> ContainerSpec {
@@ -38,79 +40,80 @@ fn a_bridged_container() {
         &spec(),
         &WIRING,
         &expect![[r#"
-        isolate: tie the container's life to the launcher's
-        isolate: reset signals
-        isolate: set the umask
-        isolate: change the mount /
-        writable: mount tmpfs on /run/isobench/root
-        writable: change directory to /run/isobench/root
-        writable: make the directory upper
-        writable: make the directory work
-        writable: make the directory root
-        writable: make the directory empty
-        overlay: mount overlay on root
-        pivot: pivot_root into the container's root
-        proc: make the directory /proc
-        proc: mount proc on /proc
-        sys: make the directory /sys
-        sys: mount sysfs on /sys
-        dev: make the directory /dev
-        dev: mount tmpfs on /dev
-        dev: make the device node /dev/null
-        dev: make the device node /dev/zero
-        dev: make the device node /dev/full
-        dev: make the device node /dev/random
-        dev: make the device node /dev/urandom
-        dev: make the device node /dev/tty
-        dev: make the symbolic link /dev/fd
-        dev: make the symbolic link /dev/stdin
-        dev: make the symbolic link /dev/stdout
-        dev: make the symbolic link /dev/stderr
-        dev: make the symbolic link /dev/ptmx
-        dev: make the symbolic link /dev/core
-        devpts: make the directory /dev/pts
-        devpts: mount devpts on /dev/pts
-        shm: make the directory /dev/shm
-        shm: mount tmpfs on /dev/shm
-        mqueue: make the directory /dev/mqueue
-        mqueue: mount mqueue on /dev/mqueue
-        mask: mask /proc/acpi
-        mask: mask /proc/asound
-        mask: mask /proc/interrupts
-        mask: mask /proc/kcore
-        mask: mask /proc/keys
-        mask: mask /proc/latency_stats
-        mask: mask /proc/sched_debug
-        mask: mask /proc/scsi
-        mask: mask /proc/timer_list
-        mask: mask /sys/firmware
-        mask: make /proc/bus read-only
-        mask: make /proc/fs read-only
-        mask: make /proc/irq read-only
-        mask: make /proc/sys read-only
-        mask: make /proc/sysrq-trigger read-only
-        pivot: change directory to /
-        pivot: detach the host's root
-        identity: set the host name isobench
-        network: bring lo up
-        wait_cgroup: wait for Cgroup
-        identity: make a cgroup namespace
-        wait_network: wait for Network
-        confine: start a session
-        confine: connect descriptor 0
-        confine: connect descriptor 1
-        confine: connect descriptor 2
-        confine: reduce the capability bounding set
-        confine: become user 0:0
-        confine: tie the container's life to the launcher's
-        confine: close descriptors from 3
-        confine: set capabilities
-        confine: set the umask
-        confine: change directory to /
-        confine: set no_new_privs
-        seccomp: install the seccomp filter
-        exec: execute program
-    "#]],
+            isolate: tie the container's life to the launcher's
+            isolate: reset signals
+            isolate: set the umask
+            isolate: change the mount /
+            writable: mount tmpfs on /run/isobench/root
+            writable: change directory to /run/isobench/root
+            writable: make the directory upper
+            writable: make the directory work
+            writable: make the directory root
+            writable: make the directory empty
+            overlay: mount overlay on root
+            pivot: pivot_root into the container's root
+            proc: make the directory /proc
+            proc: mount proc on /proc
+            sys: make the directory /sys
+            sys: mount sysfs on /sys
+            dev: make the directory /dev
+            dev: mount tmpfs on /dev
+            dev: make the device node /dev/null
+            dev: make the device node /dev/zero
+            dev: make the device node /dev/full
+            dev: make the device node /dev/random
+            dev: make the device node /dev/urandom
+            dev: make the device node /dev/tty
+            dev: make the symbolic link /dev/fd
+            dev: make the symbolic link /dev/stdin
+            dev: make the symbolic link /dev/stdout
+            dev: make the symbolic link /dev/stderr
+            dev: make the symbolic link /dev/ptmx
+            dev: make the symbolic link /dev/core
+            devpts: make the directory /dev/pts
+            devpts: mount devpts on /dev/pts
+            shm: make the directory /dev/shm
+            shm: mount tmpfs on /dev/shm
+            mqueue: make the directory /dev/mqueue
+            mqueue: mount mqueue on /dev/mqueue
+            mask: make sure of the device /dev/null
+            mask: mask /proc/acpi
+            mask: mask /proc/asound
+            mask: mask /proc/interrupts
+            mask: mask /proc/kcore
+            mask: mask /proc/keys
+            mask: mask /proc/latency_stats
+            mask: mask /proc/sched_debug
+            mask: mask /proc/scsi
+            mask: mask /proc/timer_list
+            mask: mask /sys/firmware
+            mask: make /proc/bus read-only
+            mask: make /proc/fs read-only
+            mask: make /proc/irq read-only
+            mask: make /proc/sys read-only
+            mask: make /proc/sysrq-trigger read-only
+            pivot: change directory to /
+            pivot: detach the host's root
+            identity: set the host name isobench
+            network: bring lo up
+            wait_cgroup: wait for Cgroup
+            identity: make a cgroup namespace
+            wait_network: wait for Network
+            confine: start a session
+            confine: connect descriptor 0
+            confine: connect descriptor 1
+            confine: connect descriptor 2
+            confine: reduce the capability bounding set
+            confine: become user 0:0
+            confine: tie the container's life to the launcher's
+            confine: close descriptors from 3
+            confine: set capabilities
+            confine: set the umask
+            confine: change directory to /
+            confine: set no_new_privs
+            seccomp: install the seccomp filter
+            exec: execute program
+        "#]],
     );
 }
 
@@ -285,4 +288,83 @@ fn an_overlay_goes_by_the_attributes_that_its_mounter_can_read() {
     );
     spec.user_namespace = Some(UserMapping { host_start: 100_000, count: 65536 });
     assert_eq!(options(&spec), "lowerdir=/top:/bottom,upperdir=upper,workdir=work,userxattr");
+}
+
+/// The steps of these phases, as text.
+fn phases(spec: &ContainerSpec, wiring: &Wiring, wanted: &[&str]) -> Vec<String> {
+    let steps = compile(spec, wiring).unwrap().steps.into_iter().filter(|step| wanted.contains(&step.phase));
+    steps.map(|step| step.op.to_string()).collect()
+}
+
+fn mount(source: MountSource, target: &str) -> Mount {
+    Mount { source, target: target.to_owned(), read_only: false, propagation: Propagation::default(), recursive: true }
+}
+
+#[test]
+fn mounts_come_when_the_hosts_root_is_gone_and_short_targets_first() {
+    let mut spec = spec();
+    spec.read_only_root = true;
+    let bind = MountSource::Bind { path: "/host/dir".into(), id_mapped: false };
+    spec.mounts = vec![mount(bind, "/a/b/"), mount(MountSource::Tmpfs { options: "size=1m,exec".to_owned() }, "/a")];
+    let opened = Opened { root: None, binds: vec![Some((12, true)), None] };
+    let wiring = Wiring { opened, ..WIRING };
+    let steps = compile(&spec, &wiring).unwrap().steps;
+    let mounts = positions(&steps, |op| matches!(op, Op::Attach(_)));
+    assert!(mounts[0] > positions(&steps, |op| *op == Op::DetachOldRoot)[0]);
+    assert_eq!(
+        phases(&spec, &wiring, &["mounts"]),
+        ["mount tmpfs on /a", "mount /host/dir on /a/b", "change the mount /"]
+    );
+    let sources = steps.iter().filter_map(|step| match &step.op {
+        Op::Attach(attachment) => Some(attachment.source.clone()),
+        _ => None,
+    });
+    let options = vec![(c"size".to_owned(), c"1m".to_owned())];
+    let attributes = attribute::NO_SUID | attribute::NO_DEVICES;
+    let expected = [Source::Memory { options, attributes }, Source::Opened { fd: 12, directory: true }];
+    assert_eq!(sources.collect::<Vec<_>>(), expected);
+    // The root is written to until then.
+    let read_only = |op: &Op| {
+        matches!(op, Op::Mount { fstype: Some(kind), flags, .. }
+        if kind.as_bytes() == b"overlay" && flags & libc::MS_RDONLY != 0)
+    };
+    assert_eq!(positions(&steps, read_only), [0; 0]);
+}
+
+#[test]
+fn an_id_mapped_root_is_mounted_from_the_staging_directory() {
+    let root = RootFs { layers: vec!["/elsewhere/top".into(), "/store/b".into(), "/store/a".into()] };
+    let mut spec = ContainerSpec::new(root, vec!["program".to_owned()]);
+    spec.writable = Writable::Directory { upper: "/c/1/upper".into(), work: "/c/1/work".into() };
+    let options = |spec: &ContainerSpec, wiring: &Wiring| -> Vec<String> {
+        let steps = compile(spec, wiring).unwrap().steps.into_iter();
+        let overlay = steps.filter_map(|step| match step.op {
+            Op::Mount { fstype: Some(kind), data: Some(data), .. } if kind.as_bytes() == b"overlay" => Some(data),
+            _ => None,
+        });
+        overlay.map(|data| data.into_string().unwrap()).collect()
+    };
+    assert_eq!(
+        options(&spec, &WIRING),
+        ["lowerdir=/elsewhere/top:b:a,upperdir=/c/1/upper,workdir=/c/1/work,redirect_dir=off,metacopy=off"]
+    );
+    assert_eq!(phases(&spec, &WIRING, &["writable"]).len(), 3, "only `root` and `empty` are made");
+    spec.user_namespace = Some(UserMapping { host_start: 100_000, count: 65536 });
+    let opened =
+        Opened { root: Some(OpenedRoot { base: Some(20), others: vec![21], writable: 22 }), binds: Vec::new() };
+    let wiring = Wiring { opened, ..WIRING };
+    let staging = "/run/isobench/root";
+    assert_eq!(
+        options(&spec, &wiring),
+        [format!("lowerdir={staging}/layer0:b:a,upperdir={staging}/disk/upper,workdir={staging}/disk/work,userxattr")]
+    );
+    let steps = compile(&spec, &wiring).unwrap().steps;
+    let placed = steps.iter().filter_map(|step| match &step.op {
+        Op::PlaceOpened { mount, target } => Some((*mount, target.to_str().unwrap().to_owned())),
+        _ => None,
+    });
+    let expected = [(20, "layers"), (21, "layer0"), (22, "disk")].map(|(fd, name)| (fd, format!("{staging}/{name}")));
+    assert_eq!(placed.collect::<Vec<_>>(), expected);
+    spec.writable = Writable::Directory { upper: "/c/1/upper".into(), work: "/c/2/work".into() };
+    assert!(compile(&spec, &wiring).unwrap_err().to_string().ends_with("are not side by side"));
 }
