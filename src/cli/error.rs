@@ -54,6 +54,29 @@ pub enum CliError {
     /// Something cannot be done with an image.
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
+    /// A container cannot be found, or not be kept.
+    #[error(transparent)]
+    Container(#[from] crate::container::store::StoreError),
+    /// A container's files cannot be read or changed.
+    #[error(transparent)]
+    Files(#[from] crate::container::files::FilesError),
+    /// What a container uses cannot be read, or its processes not be frozen.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::CgroupError),
+    /// A container is not running.
+    #[error("container {0} is not running")]
+    NotRunning(String),
+    /// A port of a container is not published.
+    #[error("no public port '{port}' published for {container}")]
+    Unpublished {
+        /// The port.
+        port: String,
+        /// The container, as it was asked for.
+        container: String,
+    },
+    /// Columns of processes that are not known.
+    #[error("`{0}` is no column of processes that is known")]
+    Column(String),
     /// A `--format` cannot be used.
     #[error(transparent)]
     Template(#[from] super::template::TemplateError),

@@ -11,6 +11,7 @@ pub use error::{CliError, complain};
 
 mod columns;
 mod completions;
+mod container;
 mod doctor;
 mod each;
 mod error;
@@ -58,6 +59,8 @@ enum Command {
     Gc,
     /// Work with images: list, pull, push, load, save, import, …
     Image(Box<image::ImageArgs>),
+    /// Work with containers: list, inspect, copy files, commit, …
+    Container(Box<container::ContainerArgs>),
     /// Show the experiments with their keys, the metrics, and the scenarios in ./scenarios
     List,
     /// Print a completion script for a shell
@@ -128,6 +131,7 @@ pub fn run() -> Result<Ended, CliError> {
         Command::Doctor(args) => doctor::run(args),
         Command::Gc => gc::run(),
         Command::Image(args) => image::run(*args),
+        Command::Container(args) => container::run(*args),
         Command::List => list::run(),
         Command::Completions(args) => completions::run(args),
     }

@@ -6,6 +6,7 @@
 
 pub mod capabilities;
 pub mod config;
+pub mod files;
 pub mod gc;
 pub mod launch;
 pub mod plan;
