@@ -226,6 +226,21 @@ fn v1_usage(path: &Path) -> Result<Usage, CgroupError> {
     })
 }
 
+/// What is charged without the page cache that no one has used lately, in bytes: what a limit would be felt at, and what
+/// docker shows.
+///
+/// # Errors
+/// When a file cannot be read or understood.
+pub fn working_set(place: &Place) -> Result<u64, CgroupError> {
+    let (file, key) = match place.hierarchy {
+        Hierarchy::V1 => ("memory.usage_in_bytes", "total_inactive_file"),
+        Hierarchy::V2 => ("memory.current", "inactive_file"),
+    };
+    let charged = read_number(&place.path, file)?;
+    let stat = read(&place.path, "memory.stat")?;
+    Ok(charged.saturating_sub(read_keyed(&place.path, "memory.stat", &stat, key)?))
+}
+
 fn v2_keeps(limit: Limit, kept: &str) -> bool {
     match limit {
         Limit::Max => kept == "max",

@@ -57,15 +57,35 @@ pub enum CliError {
     /// Something cannot be done with a network.
     #[error(transparent)]
     Network(#[from] crate::network::NetworkError),
-    /// The containers cannot be listed.
-    #[error(transparent)]
-    Containers(#[from] crate::container::store::StoreError),
     /// There is no such network.
     #[error("network {0} not found")]
     UnknownNetwork(String),
     /// This process's network namespace cannot be opened.
     #[error("cannot open the network namespace of this process")]
     Namespace(#[source] io::Error),
+    /// A container cannot be found, or not be kept.
+    #[error(transparent)]
+    Container(#[from] crate::container::store::StoreError),
+    /// A container's files cannot be read or changed.
+    #[error(transparent)]
+    Files(#[from] crate::container::files::FilesError),
+    /// What a container uses cannot be read, or its processes not be frozen.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::CgroupError),
+    /// A container is not running.
+    #[error("container {0} is not running")]
+    NotRunning(String),
+    /// A port of a container is not published.
+    #[error("no public port '{port}' published for {container}")]
+    Unpublished {
+        /// The port.
+        port: String,
+        /// The container, as it was asked for.
+        container: String,
+    },
+    /// Columns of processes that are not known.
+    #[error("`{0}` is no column of processes that is known")]
+    Column(String),
     /// A `--format` cannot be used.
     #[error(transparent)]
     Template(#[from] super::template::TemplateError),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::capabilities::{self, CapabilitySet};
 use super::config::{Config, MountSource, SeccompChoice};
 use super::limits::{self, LimitsError};
-use super::seccomp::SeccompError;
+use super::seccomp::{SeccompError, profile};
 use super::spec::{self, ContainerSpec, Network, Seccomp, User, UserMapping, Writable};
 use super::state::Connection;
 use super::store::{Store, StoreError, Stored};
@@ -179,7 +179,7 @@ fn program_of(config: &Config, directories: &[PathBuf], program: &Program) -> Re
         _ if privileged => Seccomp::Unconfined,
         SeccompChoice::Default => Seccomp::Default,
         SeccompChoice::Unconfined => Seccomp::Unconfined,
-        SeccompChoice::Profile(text) => return Err(MakeError::Value(text.clone())),
+        SeccompChoice::Profile(text) => Seccomp::Filter(profile::compile(text, spec.capabilities)?),
     };
     spec.rlimits = limits::rlimits(&config.ulimits)?;
     spec.terminal = program.terminal;

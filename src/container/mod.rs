@@ -8,9 +8,9 @@ pub mod capabilities;
 pub mod client;
 pub mod config;
 pub mod connect;
-mod connect;
 pub mod etc;
 pub mod exec;
+pub mod files;
 #[cfg(test)]
 mod fixture;
 pub mod gc;

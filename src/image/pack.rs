@@ -4,7 +4,7 @@
 //! The tree may be a container's, which may change it meanwhile: it is walked by descriptors and no link is followed.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,6 +29,8 @@ pub enum Tree {
     Changes,
     /// The same of a container in a user namespace, whose overlay keeps its notes in other attributes.
     UserChanges,
+    /// Files that become no layer: any name is only a name.
+    Files,
 }
 
 impl Tree {
@@ -37,7 +39,7 @@ impl Tree {
     pub(super) fn opaque_attribute(self) -> Option<&'static str> {
         let [trusted, user] = whiteout::OPAQUE_ATTRIBUTES;
         match self {
-            Self::Whole => None,
+            Self::Whole | Self::Files => None,
             Self::Changes => Some(trusted),
             Self::UserChanges => Some(user),
         }
@@ -50,14 +52,45 @@ impl Tree {
 /// When it cannot be read, is too deep, or the archive cannot be written.
 pub fn pack(directory: &Path, tree: Tree, to: &mut dyn Write) -> Result<(), FileError> {
     let opened = File::open(directory).map_err(FileError::new("open", directory))?;
-    let mut packer = Packer { to, tree, links: BTreeMap::new() };
+    let mut packer = Packer { to, tree, ids: None, device: None, links: BTreeMap::new() };
     let packed = packer.directory(opened.into(), &[]).and_then(|()| packer.to.write_all(&[0; 1024]));
     packed.map_err(FileError::new("pack", directory))
+}
+
+/// Packs what stands in an open directory under a name, as files that become no layer; in the archive it is called
+/// `called`. A directory without a name there brings only what is in it. Mounts are passed over where `within` says so:
+/// what they are mounted on is packed without what is in it.
+///
+/// `ids` are the host's ids that stand for those from 0 on, and how many; they come out as what they stand for.
+///
+/// # Errors
+/// When it cannot be read, is too deep, or the archive cannot be written.
+pub fn pack_files(
+    place: BorrowedFd<'_>,
+    name: &CStr,
+    called: &[u8],
+    ids: Option<(u32, u32)>,
+    within: bool,
+    to: &mut dyn Write,
+) -> io::Result<()> {
+    let device = if within { Some(fstatat(place, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_dev) } else { None };
+    let mut packer = Packer { to, tree: Tree::Files, ids, device, links: BTreeMap::new() };
+    if called.is_empty() || called == b"." {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        packer.directory(openat(place, name, flags, Mode::empty())?, called)?;
+    } else {
+        packer.entry(place, &name.to_owned(), called)?;
+    }
+    packer.to.write_all(&[0; 1024])
 }
 
 struct Packer<'a> {
     to: &'a mut dyn Write,
     tree: Tree,
+    /// Which ids stand for those from 0 on, and how many.
+    ids: Option<(u32, u32)>,
+    /// The file system that is not left.
+    device: Option<u64>,
     /// The first name of a file that has several.
     links: BTreeMap<(u64, u64), Vec<u8>>,
 }
@@ -73,6 +106,9 @@ impl Packer<'_> {
         }
         if path.split(|byte| *byte == b'/').count() > MOST_DEPTH {
             return Err(io::Error::other(format!("there are more than {MOST_DEPTH} directories within each other")));
+        }
+        if self.device.is_some_and(|device| device != stat.st_dev) {
+            return Ok(());
         }
         let mut names = Vec::new();
         for entry in Dir::from_fd(fd.try_clone()?)?.iter() {
@@ -93,12 +129,12 @@ impl Packer<'_> {
     fn entry(&mut self, here: BorrowedFd<'_>, name: &CString, path: &[u8]) -> io::Result<()> {
         let stat = fstatat(here, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
-        if self.tree != Tree::Whole && whiteout::is(&stat) {
+        if matches!(self.tree, Tree::Changes | Tree::UserChanges) && whiteout::is(&stat) {
             let hidden = [whiteout::PREFIX, name.to_bytes()].concat();
             let directory = path.len() - name.to_bytes().len();
             return self.whiteout(&[&path[..directory], &hidden].concat());
         }
-        if name.to_bytes().starts_with(whiteout::PREFIX) {
+        if self.tree != Tree::Files && name.to_bytes().starts_with(whiteout::PREFIX) {
             let shown = String::from_utf8_lossy(path).into_owned();
             return Err(io::Error::other(format!("`{shown}` has a name that says in a layer what it hides")));
         }
@@ -168,15 +204,18 @@ impl Packer<'_> {
         header.set_entry_type(kind);
         header.set_mode(stat.st_mode & 0o7777);
         let mut records = Vec::new();
+        let inside = |id: u32| match self.ids {
+            Some((first, count)) if (first..first.saturating_add(count)).contains(&id) => id - first,
+            _ => id,
+        };
+        let (uid, gid) = (inside(stat.st_uid), inside(stat.st_gid));
         for (name, value) in xattrs {
             record(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
         }
         // Octal digits end there; what is more goes into pax records.
-        for (name, value, most) in [
-            ("uid", stat.st_uid.into(), 0o7_777_777),
-            ("gid", stat.st_gid.into(), 0o7_777_777),
-            ("size", size, 0o77_777_777_777),
-        ] {
+        for (name, value, most) in
+            [("uid", uid.into(), 0o7_777_777), ("gid", gid.into(), 0o7_777_777), ("size", size, 0o77_777_777_777)]
+        {
             let shown = if value > most { 0 } else { value };
             match name {
                 "uid" => header.set_uid(shown),

@@ -8,16 +8,29 @@ use crate::container::monitor::MonitorError;
 use crate::container::store::{Store, StoreError};
 
 mod attach;
+mod commit;
+mod cp;
+mod diff;
 mod exec;
+mod export;
+mod filters;
+mod inspect;
+mod list;
 mod logs;
 mod options;
 mod pause;
+mod port;
 mod pull;
 mod remove;
+mod rename;
 mod run;
 mod session;
+mod shown;
 mod start;
+mod stats;
 mod stop;
+mod top;
+mod update;
 
 /// The arguments of `isobench container`.
 #[derive(Debug, Args)]
@@ -52,6 +65,29 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Wait until containers have ended and print their exit codes
     Wait(stop::WaitArgs),
+    /// List containers
+    #[command(visible_aliases = ["ps", "list"])]
+    Ls(list::ListArgs),
+    /// Show all that is known of containers
+    Inspect(inspect::InspectArgs),
+    /// Show the processes of a container
+    Top(top::TopArgs),
+    /// Show what containers use
+    Stats(stats::StatsArgs),
+    /// Show where a container's ports are published
+    Port(port::PortArgs),
+    /// Give a container another name
+    Rename(rename::RenameArgs),
+    /// Change limits and the restart policy of containers
+    Update(update::UpdateArgs),
+    /// Copy files between a container and the host
+    Cp(cp::CopyArgs),
+    /// Show what a container has changed over its image
+    Diff(diff::DiffArgs),
+    /// Make an image of what a container has changed
+    Commit(commit::CommitArgs),
+    /// Write a container's files to an archive
+    Export(export::ExportArgs),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(remove::RemoveArgs),
@@ -153,9 +189,25 @@ fn dispatch(store: &Store, command: Command) -> Result<Outcome, CommandError> {
         Command::Attach(args) => attach::run(store, &args),
         Command::Logs(args) => logs::run(store, &args),
         Command::Wait(args) => stop::wait(store, &args),
+        Command::Ls(args) => plain(list::run(store, &args)),
+        Command::Inspect(args) => plain(inspect::run(store, &args)),
+        Command::Top(args) => plain(top::run(store, &args)),
+        Command::Stats(args) => plain(stats::run(store, &args)),
+        Command::Port(args) => plain(port::run(store, &args)),
+        Command::Rename(args) => plain(rename::run(store, &args)),
+        Command::Update(args) => update::run(store, &args),
+        Command::Cp(args) => plain(cp::run(store, &args)),
+        Command::Diff(args) => plain(diff::run(store, &args)),
+        Command::Commit(args) => plain(commit::run(store, &args)),
+        Command::Export(args) => plain(export::run(store, &args)),
         Command::Rm(args) => remove::run(store, &args),
         Command::Prune(args) => remove::prune(store, &args),
     }
+}
+
+/// The outcome of a command that runs no program.
+fn plain(ended: Result<Ended, CliError>) -> Result<Outcome, CommandError> {
+    Ok(Outcome(ended?.code().into()))
 }
 
 /// Does something with each of several containers and prints what it gives; goes on after one that cannot be done, and

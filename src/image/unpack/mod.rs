@@ -132,13 +132,27 @@ pub struct Options {
     pub end_marker: bool,
     /// Whether whiteouts are turned into what overlayfs takes for them; else they are ordinary files.
     pub whiteouts: bool,
+    /// How the entries come into a directory that has files already; absent for an empty one.
+    pub copy: Option<Copying>,
+}
+
+/// How entries are copied into a directory that has files and may be changed by others meanwhile: a file is replaced by
+/// a file; a directory is not replaced by a file, nor a file by a directory; and no link on the way is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copying {
+    /// Whose the copies are; absent: as the archive says.
+    pub owner: Option<(u32, u32)>,
+    /// The host's id that stands for id 0 in the archive.
+    pub first_id: u32,
+    /// Whether devices are made, and set-user-id bits and extended attributes kept.
+    pub special: bool,
 }
 
 impl Options {
     /// For a layer over others.
     #[must_use]
     pub fn layer(limits: Limits, below: Vec<PathBuf>) -> Self {
-        Self { limits, rights: Rights::own(), below, end_marker: false, whiteouts: true }
+        Self { limits, rights: Rights::own(), below, end_marker: false, whiteouts: true, copy: None }
     }
 }
 

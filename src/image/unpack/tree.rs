@@ -111,6 +111,10 @@ impl<'a> Tree<'a> {
         if let Some(Err(why)) = whiteout {
             return Err(wrong_name(why));
         }
+        if self.options.copy.is_some_and(|copy| !copy.special) && matches!(entry.kind, Kind::Char(..) | Kind::Block(..))
+        {
+            return Err(wrong_name("it is a device, and devices are not copied here"));
+        }
         self.enter(parents, entry)?;
         if let Some(Ok(whiteout)) = whiteout {
             return whiteout::make(self.here(), &whiteout).map_err(|source| failed("white out", &entry.name, source));
@@ -147,6 +151,10 @@ impl<'a> Tree<'a> {
             return Err(UnpackError::Name { name: display(&entry.name), why });
         }
         self.leave_to(1)?;
+        if self.options.copy.is_some() {
+            // It was there before.
+            return Ok(());
+        }
         self.describe_directory(entry)
     }
 
@@ -182,6 +190,10 @@ impl<'a> Tree<'a> {
         let opened = match openat(self.here(), name, OPEN_DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty()) {
             Err(Errno::ENOENT) => return self.make_implied(name, &whole, entry, false),
             Err(Errno::ELOOP | Errno::ENOTDIR) => {
+                if self.options.copy.is_some() {
+                    let why = "it goes through something that is no directory";
+                    return Err(UnpackError::Name { name: display(&entry.name), why });
+                }
                 let there = fstatat(self.here(), name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(wrong)?;
                 if whiteout::is(&there) {
                     unlinkat(self.here(), name, UnlinkatFlags::NoRemoveDir).map_err(wrong)?;
@@ -254,7 +266,7 @@ impl<'a> Tree<'a> {
 
     fn remove(&self, name: &[u8]) -> nix::Result<()> {
         match unlinkat(self.here(), name, UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::EISDIR) => {
+            Err(Errno::EISDIR) if self.options.copy.is_none() => {
                 use std::os::unix::ffi::OsStrExt;
                 let here = format!("/proc/self/fd/{}", self.here().as_raw_fd());
                 let path = std::path::Path::new(&here).join(std::ffi::OsStr::from_bytes(name));
@@ -305,6 +317,9 @@ impl<'a> Tree<'a> {
             Err(Errno::EEXIST) => {
                 let there = fstatat(self.here(), name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(wrong)?;
                 if SFlag::from_bits_truncate(there.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFDIR {
+                    if self.options.copy.is_some() {
+                        return Err(wrong(Errno::ENOTDIR));
+                    }
                     self.remove(name).map_err(wrong)?;
                     mkdirat(self.here(), name, Mode::S_IRWXU).map_err(wrong)?;
                     if whiteout::is(&there) {
