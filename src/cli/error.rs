@@ -86,6 +86,9 @@ pub enum CliError {
     /// Columns of processes that are not known.
     #[error("`{0}` is no column of processes that is known")]
     Column(String),
+    /// A platform is none.
+    #[error("{0}")]
+    Platform(String),
     /// A `--format` cannot be used.
     #[error(transparent)]
     Template(#[from] super::template::TemplateError),

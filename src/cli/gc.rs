@@ -30,6 +30,7 @@ pub(super) fn run() -> Result<Ended, CliError> {
     }
     if stacks > 0 {
         text.push_str(&format!("removed the layers of {stacks} runs\n"));
+    }
     if networks.addresses > 0 {
         text.push_str(&format!("took back the addresses of {} containers\n", networks.addresses));
     }

@@ -5,19 +5,21 @@ use std::path::PathBuf;
 
 use super::capabilities::{self, CapabilitySet};
 use super::config::{Config, MountSource, SeccompChoice};
+use super::connect::ConnectError;
+use super::etc::EtcError;
 use super::limits::{self, LimitsError};
-use super::seccomp::{SeccompError, profile};
+use super::seccomp::profile;
 use super::spec::{self, ContainerSpec, Network, Seccomp, User, UserMapping, Writable};
-use super::state::Connection;
 use super::store::{Store, StoreError, Stored};
 use super::users::{self, UserError};
 use super::volume::{VolumeError, Volumes};
-use super::{Container, layers};
+use super::{connect, etc, layers};
 use crate::cgroup::devices::Kind;
 use crate::cgroup::{CgroupError, Layout, View};
 use crate::fs::FileError;
 use crate::image::{self, Image, ImageError, RootFs};
 use crate::sys::guard;
+use crate::sys::netns::NetNs;
 
 /// Why a container cannot be made of its configuration.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +41,7 @@ pub enum MakeError {
     Limits(#[from] LimitsError),
     /// The seccomp profile.
     #[error(transparent)]
-    Seccomp(#[from] SeccompError),
+    Seccomp(#[from] profile::ProfileError),
     /// A control group.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -48,19 +50,19 @@ pub enum MakeError {
     Volume(#[from] VolumeError),
     /// A network.
     #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A network could not be left.
+    #[error(transparent)]
     Network(#[from] crate::network::NetworkError),
+    /// The files that tell of names.
+    #[error(transparent)]
+    Etc(#[from] EtcError),
     /// A file of the host.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A namespace cannot be opened.
-    #[error("cannot open the {what} network namespace")]
-    Namespace {
-        /// Whose.
-        what: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: std::io::Error,
-    },
+    /// The host's namespace cannot be opened.
+    #[error("cannot open the host's network namespace")]
+    Namespace(#[source] std::io::Error),
     /// A word that is not known.
     #[error("{0}")]
     Value(String),
@@ -76,8 +78,6 @@ pub struct Made {
     pub spec: ContainerSpec,
     /// How it is connected.
     pub network: Network,
-    /// Its network's name, for [`connection`].
-    network_name: Option<String>,
 }
 
 /// A program in a container, where it differs from the container's own.
@@ -134,10 +134,10 @@ pub fn container(store: &Store, stored: &Stored, image: &Image) -> Result<Made, 
         spec.devices.extend(host_devices()?);
     }
     spec.kept_as = Some(config.id.clone());
-    let (network, network_name) = super::connect::network(store, stored)?;
-    super::connect::write_names(stored, &network)?;
-    spec.mounts.extend(super::connect::names(stored));
-    Ok(Made { spec, network, network_name })
+    let prepared = connect::prepare(config, store, host()?)?;
+    // First, so that a bind of the user's own may go over one.
+    spec.mounts.splice(0..0, names(stored, &prepared)?);
+    Ok(Made { spec, network: prepared.network })
 }
 
 /// A further program in a running container: of its spec, what [`super::exec::start`] reads.
@@ -307,18 +307,38 @@ pub fn groups(config: &Config) -> Result<(Vec<PathBuf>, Option<PathBuf>), MakeEr
     Ok((v1, unified))
 }
 
-/// Where a started container is connected.
-#[must_use]
-pub fn connection(made: &Made, container: &Container) -> Option<Connection> {
-    let endpoint = container.endpoint()?;
-    Some(Connection {
-        network: made.network_name.clone().unwrap_or_default(),
-        address: endpoint.address.to_string(),
-        prefix_len: endpoint.prefix_len,
-        gateway: endpoint.gateway.to_string(),
-        mac: endpoint.mac.to_string(),
-        ports: endpoint.ports.iter().map(ToString::to_string).collect(),
-    })
+/// Writes what the container sees as /etc/hosts, /etc/hostname and /etc/resolv.conf, and binds them; one that shares
+/// another's network shares these files.
+fn names(stored: &Stored, prepared: &connect::Prepared) -> Result<Vec<spec::Mount>, MakeError> {
+    let directory = match &prepared.shares {
+        Some(other) => other.directory.clone(),
+        None => {
+            let files = etc::Files::of(&stored.config, prepared.place, &etc::HostFiles::read()?)?;
+            for (name, content) in
+                [("hosts", &files.hosts), ("hostname", &files.hostname), ("resolv.conf", &files.resolv_conf)]
+            {
+                let path = stored.directory.join(name);
+                // In place: what a running container has bound is this very file.
+                std::fs::write(&path, content).map_err(FileError::new("write", &path))?;
+            }
+            stored.directory.clone()
+        }
+    };
+    let taken = |target: &str| stored.config.mounts.iter().any(|mount| mount.target == target);
+    let bind = |name: &str| spec::Mount {
+        source: spec::MountSource::Bind { path: directory.join(name), id_mapped: true },
+        target: format!("/etc/{name}"),
+        read_only: false,
+        propagation: spec::Propagation::default(),
+        recursive: false,
+    };
+    let binds = ["hosts", "hostname", "resolv.conf"].map(bind);
+    Ok(binds.into_iter().filter(|mount| !taken(&mount.target)).collect())
+}
+
+/// The network namespace in which commands are run, which plays the host.
+pub(super) fn host() -> Result<NetNs, MakeError> {
+    NetNs::current().map_err(MakeError::Namespace)
 }
 
 /// Removes a container that does not run: its files, its image's lease, and the volumes that were made for it alone where

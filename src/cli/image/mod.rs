@@ -14,6 +14,8 @@ mod list;
 mod remove;
 mod transfer;
 
+pub(super) use transfer::fetch;
+
 /// The arguments of `isobench image`.
 #[derive(Debug, Args)]
 pub(super) struct ImageArgs {

@@ -7,6 +7,7 @@ use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::super::{CliError, Ended, output};
+use crate::image::ImageError;
 use crate::image::digest::Digest;
 use crate::image::reference::Reference;
 use crate::image::registry::{self, Connection, Event};
@@ -80,6 +81,20 @@ pub(super) fn pull(store: &Store, args: &PullArgs) -> Result<Ended, CliError> {
     text.push_str(&format!("{name}\n"));
     output::print(&text)?;
     Ok(Ended::Pass)
+}
+
+/// Pulls an image for a command whose standard output is not its own.
+pub(in crate::cli) fn fetch(store: &Store, name: &str, platform: Option<&str>) -> Result<(), CliError> {
+    let name = name.parse::<Reference>().map_err(ImageError::from)?.or_latest();
+    let platform = match platform {
+        Some(text) => super::platform(text).map_err(CliError::Platform)?,
+        None => own_platform(),
+    };
+    let bars = Bars::new(false, "Pull complete", "Already exists");
+    let pulled = registry::pull(store, &name, &platform, &Connection::default(), &|blob, event| bars.tell(blob, event));
+    bars.close();
+    pulled?;
+    Ok(())
 }
 
 pub(super) fn push(store: &Store, args: &PushArgs) -> Result<Ended, CliError> {

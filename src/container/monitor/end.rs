@@ -17,7 +17,7 @@ impl Monitor {
     pub(super) fn ended(&mut self) -> Result<(), MonitorError> {
         let Some(subject) = self.subject.take() else { return Ok(()) };
         let lasted = self.started.elapsed();
-        let end = subject.end(&self.store, &self.stored)?;
+        let end = subject.end(&self.stored)?;
         // No one writes any more: what is in the pipes is all there is. Who reads slowly keeps it in line.
         for source in [Source::Output, Source::Error] {
             while self.pump(source)? {}
@@ -110,7 +110,7 @@ const UNKNOWN: &str = "its monitor had died, and this kernel does not tell the e
 /// # Errors
 /// When something cannot be given back or written.
 pub fn write_off(store: &Store, stored: &Stored, lock: &Locked, state: State) -> Result<State, MonitorError> {
-    give_back(store, stored)?;
+    give_back(stored)?;
     let error = UNSEEN.to_owned();
     let finished = Some(Timestamp::now().to_string());
     let exit_code = Some(255);

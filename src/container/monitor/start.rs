@@ -18,7 +18,7 @@ use crate::container::launch::Stdio;
 use crate::container::state::{Health, Process, State, Status};
 use crate::container::store::{Locked, Store, Stored};
 use crate::container::wire::Message;
-use crate::container::{Container, log, make};
+use crate::container::{Container, connect, log, make};
 use crate::fs::remove_if_there;
 use crate::image::Image;
 use crate::sys::clock;
@@ -136,7 +136,7 @@ impl Monitor {
             self.streams.resize(size);
         }
         self.started = Instant::now();
-        let connection = make::connection(&made, &container);
+        let connection = container.endpoint().map(connect::connection);
         // Written before anyone can look: a container that ended at once is a zombie until `ended` reaps it.
         let pid = container.pid();
         let init = Process::of(pid).unwrap_or(Process { pid, start_ticks: 0 });
@@ -164,7 +164,7 @@ impl Monitor {
 
     /// Goes on where a monitor that died left off.
     fn take_up(&mut self, lock: &Locked, state: State, init: Process) -> Result<(), MonitorError> {
-        self.subject = Some(Subject::take_up(init.pid)?);
+        self.subject = Some(Subject::take_up(&self.stored.config, init.pid)?);
         if !init.is_alive() {
             // It ended meanwhile, and the pid may be another's by now; what is not it has nothing to be told.
             self.subject = None;

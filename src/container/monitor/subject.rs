@@ -1,11 +1,15 @@
 //! What a monitor looks after: a container that it started itself, or one that it took up.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use super::MonitorError;
 use crate::cgroup::{Layout, View};
-use crate::container::store::{Store, Stored};
+use crate::container::config::Config;
+use crate::container::make::{self, MakeError};
+use crate::container::store::Stored;
 use crate::container::{Container, ContainerError, connect};
+use crate::network::bridge::{BridgeNetwork, Endpoint};
 use crate::sys::launch::{ExitStatus, pidfd_open, send_signal};
 use crate::sys::pidfd;
 
@@ -15,8 +19,15 @@ pub(super) enum Subject {
     /// A child of this process.
     Own(Box<Container>),
     /// A process that another monitor, which died, was the parent of.
-    TakenUp(OwnedFd, u32),
+    TakenUp {
+        pidfd: OwnedFd,
+        pid: u32,
+        place: Option<Place>,
+    },
 }
+
+/// A place on a bridge.
+type Place = (Arc<BridgeNetwork>, Endpoint);
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +42,16 @@ pub(super) struct End {
 
 impl Subject {
     /// A container that runs already.
-    pub(super) fn take_up(pid: u32) -> Result<Self, MonitorError> {
-        pidfd_open(pid).map(|pidfd| Self::TakenUp(pidfd, pid)).map_err(MonitorError::system("take up the container's first process"))
+    pub(super) fn take_up(config: &Config, pid: u32) -> Result<Self, MonitorError> {
+        let pidfd = pidfd_open(pid).map_err(MonitorError::system("take up the container's first process"))?;
+        Ok(Self::TakenUp { pidfd, pid, place: take_over(config)? })
     }
 
     /// The first process.
     pub(super) fn pid(&self) -> u32 {
         match self {
             Self::Own(container) => container.pid(),
-            Self::TakenUp(_, pid) => *pid,
+            Self::TakenUp { pid, .. } => *pid,
         }
     }
 
@@ -47,7 +59,7 @@ impl Subject {
     pub(super) fn signal(&self, signal: i32) -> Result<(), MonitorError> {
         match self {
             Self::Own(container) => Ok(container.signal(signal)?),
-            Self::TakenUp(pidfd, _) => {
+            Self::TakenUp { pidfd, .. } => {
                 send_signal(pidfd.as_fd(), signal).map_err(MonitorError::system("signal the container"))
             }
         }
@@ -65,7 +77,7 @@ impl Subject {
     }
 
     /// Its code once it has ended, and everything given back.
-    pub(super) fn end(self, store: &Store, stored: &Stored) -> Result<End, MonitorError> {
+    pub(super) fn end(self, stored: &Stored) -> Result<End, MonitorError> {
         match self {
             Self::Own(mut container) => {
                 thaw(stored)?;
@@ -75,11 +87,11 @@ impl Subject {
                 let oom_killed = removed.usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
                 Ok(End { code, oom_killed, known: true })
             }
-            Self::TakenUp(pidfd, _) => {
+            Self::TakenUp { pidfd, place, .. } => {
                 let status = pidfd::exit_status(pidfd.as_fd());
                 let usage = view(stored)?.map(|view| view.usage().map_err(ContainerError::from)).transpose()?;
                 let oom_killed = usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
-                give_back(store, stored)?;
+                leave(stored, place)?;
                 // What is not known is no success.
                 let code = status.map_or(255, exit_code);
                 Ok(End { code, oom_killed, known: status.is_some() })
@@ -93,18 +105,30 @@ impl AsFd for Subject {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Own(container) => container.pidfd(),
-            Self::TakenUp(pidfd, _) => pidfd.as_fd(),
+            Self::TakenUp { pidfd, .. } => pidfd.as_fd(),
         }
     }
 }
 
 /// Gives back what a container holds whose monitor cannot.
-pub(super) fn give_back(store: &Store, stored: &Stored) -> Result<(), MonitorError> {
+pub(super) fn give_back(stored: &Stored) -> Result<(), MonitorError> {
+    leave(stored, take_over(&stored.config)?)
+}
+
+fn leave(stored: &Stored, place: Option<Place>) -> Result<(), MonitorError> {
     if let Some(view) = view(stored)? {
         view.kill().map_err(ContainerError::from)?;
         view.remove().map_err(ContainerError::from)?;
     }
-    Ok(connect::disconnect(store, stored)?)
+    if let Some((network, endpoint)) = place {
+        network.detach(&endpoint).map_err(MakeError::from)?;
+    }
+    Ok(())
+}
+
+/// The place on the network of a container whose monitor died.
+fn take_over(config: &Config) -> Result<Option<Place>, MonitorError> {
+    Ok(connect::take_over(config, make::host()?).map_err(MakeError::from)?)
 }
 
 fn exit_code(status: ExitStatus) -> i32 {
