@@ -87,6 +87,9 @@ pub struct Stored {
     pub directory: PathBuf,
 }
 
+/// A container that was read with its state, or could not be.
+pub type Read = Result<(Stored, State), StoreError>;
+
 /// A container whose state no one else changes.
 #[derive(Debug)]
 pub struct Locked {
@@ -281,8 +284,8 @@ impl Store {
     ///
     /// # Errors
     /// When the directory cannot be listed.
-    pub fn all(&self) -> Result<Vec<Result<(Stored, State), StoreError>>, StoreError> {
-        let read = |id: String| -> Option<Result<(Stored, State), StoreError>> {
+    pub fn all(&self) -> Result<Vec<Read>, StoreError> {
+        let read = |id: String| -> Option<Read> {
             let stored = self.stored(&id).transpose()?;
             match stored.and_then(|stored| Ok((stored.state()?, stored))) {
                 Err(StoreError::File(error)) if error.is_not_found() => None,

@@ -20,7 +20,7 @@ pub(in crate::cli) struct LogsArgs {
     follow: bool,
     /// Only this many lines from the end, or `all`
     #[arg(short = 'n', long, value_name = "LINES", default_value = "all", value_parser = tail)]
-    tail: Option<u64>,
+    tail: Tail,
     /// Say when each line was written
     #[arg(short, long)]
     timestamps: bool,
@@ -34,12 +34,14 @@ pub(in crate::cli) struct LogsArgs {
     container: String,
 }
 
-/// `all` or a number; clap takes the option apart.
-#[allow(clippy::unnecessary_wraps)]
-fn tail(text: &str) -> Result<Option<u64>, String> {
+/// How many lines; `None` for all.
+#[derive(Debug, Clone, Copy)]
+struct Tail(Option<u64>);
+
+fn tail(text: &str) -> Result<Tail, String> {
     match text {
-        "all" | "-1" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| "write a number of lines, or `all`".to_owned()),
+        "all" | "-1" => Ok(Tail(None)),
+        text => text.parse().map(|lines| Tail(Some(lines))).map_err(|_| "write a number of lines, or `all`".to_owned()),
     }
 }
 
@@ -70,7 +72,7 @@ pub(super) fn run(store: &Store, args: &LogsArgs) -> Result<Outcome, CommandErro
         )));
     }
     let mut reader = Reader::new(stored.log());
-    (reader.tail, reader.since, reader.until) = (args.tail, args.since, args.until);
+    (reader.tail, reader.since, reader.until) = (args.tail.0, args.since, args.until);
     let (mut stdout, mut stderr) = (io::stdout().lock(), io::stderr().lock());
     let print = |entry: &Entry| -> Result<(), CommandError> {
         let written = match entry.stream {

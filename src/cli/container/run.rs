@@ -10,7 +10,8 @@ use crate::container::client::{Client, ClientError};
 use crate::container::config::{Config, MountSource};
 use crate::container::monitor::{self, First};
 use crate::container::store::{Store, Stored};
-use crate::container::{make, names};
+use crate::container::make::MakeError;
+use crate::container::{etc, make, names};
 use crate::image::Image;
 
 /// The arguments of `isobench container create`.
@@ -86,10 +87,9 @@ pub(super) fn run(store: &Store, args: &RunArgs) -> Result<Outcome, CommandError
 
 fn make_container(store: &Store, args: &CreateArgs, attached: bool) -> Result<Fresh, CommandError> {
     let image = super::pull::open(&args.image, &args.options)?;
-    let id = names::random_id()?;
     let image_id = image.id.map(|id| id.to_string());
     let mut config = args.options.config(&args.image, image_id, &image.config, args.command.clone())?;
-    config.id = id;
+    etc::check(&config).map_err(MakeError::from)?;
     config.stdin_once = attached && config.open_stdin;
     let stored = named(store, config)?;
     if let Err(error) = keep(store, &stored, &image) {

@@ -42,6 +42,13 @@ pub(super) struct Manner {
     pub detach: Vec<u8>,
 }
 
+impl Manner {
+    /// Only who types can mean them: in a pipe they are data.
+    fn keys(&self) -> &[u8] {
+        if self.tty { &self.detach } else { &[] }
+    }
+}
+
 /// The signals that are passed on.
 const PASSED: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
@@ -101,7 +108,7 @@ pub(super) fn stay(client: Client, stored: &Stored, manner: &Manner) -> Result<L
     let detached = Arc::new(AtomicBool::new(false));
     if manner.input {
         let (stream, keys, detached) =
-            (client.stream.try_clone().map_err(failed)?, manner.detach.clone(), Arc::clone(&detached));
+            (client.stream.try_clone().map_err(failed)?, manner.keys().to_vec(), Arc::clone(&detached));
         std::thread::spawn(move || send_input(stream, &keys, &detached));
     }
     let Client { mut stream, mut incoming } = client;

@@ -45,7 +45,7 @@ fn change(store: &Store, stored: &Stored, args: &UpdateArgs) -> Result<(), Comma
     }
     args.limits.apply(&mut changed.limits)?;
     if lock.state()?.status.is_up() && changed.limits != stored.config.limits {
-        let compiled = limits::compile(&changed.limits).map_err(MakeError::from)?;
+        let compiled = limits::compile_change(&stored.config.limits, &changed.limits).map_err(MakeError::from)?;
         let layout = Layout::detect().map_err(MakeError::from)?;
         if let Some(view) = View::existing(&stored.config.id, &layout) {
             view.apply(&compiled).map_err(MakeError::from)?;

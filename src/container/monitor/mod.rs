@@ -124,7 +124,10 @@ impl Monitor {
             for event in events {
                 self.handle(event)?;
             }
-            self.clients.sweep();
+            if self.clients.sweep() && self.stored.config.stdin_once {
+                // Who held the input has gone.
+                self.streams.end();
+            }
             self.keep_time()?;
         }
         self.say_farewell()

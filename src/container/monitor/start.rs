@@ -13,7 +13,6 @@ use super::health::Checks;
 use super::streams::Streams;
 use super::subject::Subject;
 use super::{Monitor, MonitorError};
-use crate::cgroup::owner::Owner;
 use crate::container::launch::Stdio;
 use crate::container::state::{Health, Process, State, Status};
 use crate::container::store::{Locked, Store, Stored};
@@ -146,7 +145,7 @@ impl Monitor {
             status: Status::Running,
             boot: crate::container::store::boot()?,
             init: Some(init),
-            monitor: Some(own()),
+            monitor: own(),
             exit_code: None,
             error: String::new(),
             oom_killed: false,
@@ -175,7 +174,7 @@ impl Monitor {
         self.streams = if self.stored.config.tty { Streams::default() } else { Streams::taken_up(init.pid) };
         self.restarts = state.restarts;
         self.checks.begin(Instant::now());
-        lock.write(&State { monitor: Some(own()), ..state })?;
+        lock.write(&State { monitor: own(), ..state })?;
         Ok(())
     }
 
@@ -196,7 +195,7 @@ impl Monitor {
     }
 }
 
-fn own() -> Process {
-    let Owner { pid, start_ticks } = Owner::current();
-    Process { pid, start_ticks }
+/// Not what `Owner::current` remembers, which may be from before the fork.
+fn own() -> Option<Process> {
+    Process::of(std::process::id())
 }
