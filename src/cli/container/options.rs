@@ -267,7 +267,7 @@ impl Options {
                 let told = format!("the image's stop signal `{text}` is none; give another with --stop-signal");
                 OptionsError::Conflict(told)
             }),
-            (None, None) => Ok(nix::libc::SIGTERM),
+            (None, None) => Ok(libc::SIGTERM),
         }
     }
 
