@@ -59,6 +59,28 @@ pub fn compile(limits: &Limits) -> Result<cgroup::Limits, LimitsError> {
     compile_for(limits, counts_swap)
 }
 
+/// What the groups of a running container get when its limits change: what was limited and no longer is has no limit, or
+/// the kernel's usual weight. A set of CPUs or memory nodes stays as it was.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_change(before: &Limits, after: &Limits) -> Result<cgroup::Limits, LimitsError> {
+    const USUAL_SHARES: u64 = 1024;
+    const USUAL_BLKIO_WEIGHT: u64 = 100;
+    let (old, new) = (compile(before)?, compile(after)?);
+    let lifted = |new: Option<Limit>, old: Option<Limit>| new.or(old.map(|_| Limit::Max));
+    Ok(cgroup::Limits {
+        memory: lifted(new.memory, old.memory),
+        memory_and_swap: lifted(new.memory_and_swap, old.memory_and_swap),
+        memory_soft: lifted(new.memory_soft, old.memory_soft),
+        pids: lifted(new.pids, old.pids),
+        cpu_quota: new.cpu_quota.or(old.cpu_quota.map(|_| Quota::UNLIMITED)),
+        cpu_shares: new.cpu_shares.or(old.cpu_shares.map(|_| USUAL_SHARES)),
+        blkio_weight: new.blkio_weight.or(old.blkio_weight.map(|_| USUAL_BLKIO_WEIGHT)),
+        ..new
+    })
+}
+
 /// Whether groups have a limit of memory and swap together. On v1 that is up to how the kernel was started.
 fn counts_swap() -> bool {
     let place = cgroup::Layout::detect().ok().and_then(|layout| layout.place(cgroup::Controller::Memory));
@@ -268,6 +290,32 @@ mod tests {
         assert_eq!(compile_for(&limits, || false).unwrap().memory_and_swap, None);
         let unlimited = Limits { memory_swap: Some(-1), ..limits };
         assert_eq!(compile(&unlimited).unwrap().memory_and_swap, Some(Limit::Max));
+    }
+
+    #[test]
+    fn what_is_no_longer_limited_is_lifted() {
+        let before = Limits {
+            memory: Some(64 << 20),
+            memory_swap: Some(128 << 20),
+            cpu_quota_us: Some(50_000),
+            cpu_shares: Some(2),
+            blkio_weight: Some(10),
+            pids: Some(5),
+            ..Limits::default()
+        };
+        let changed = compile_change(&before, &Limits { pids: Some(6), ..Limits::default() }).unwrap();
+        let expected = cgroup::Limits {
+            memory: Some(Limit::Max),
+            memory_and_swap: Some(Limit::Max),
+            cpu_quota: Some(Quota::UNLIMITED),
+            cpu_shares: Some(1024),
+            blkio_weight: Some(100),
+            pids: Some(Limit::Value(6)),
+            ..cgroup::Limits::default()
+        };
+        assert_eq!(changed, expected);
+        assert_eq!(compile_change(&before, &before).unwrap(), compile(&before).unwrap());
+        assert_eq!(compile_change(&Limits::default(), &before).unwrap(), compile(&before).unwrap());
     }
 
     #[test]

@@ -126,17 +126,24 @@ impl Writer {
 
     /// Adds an entry: what was begun of the line, and this piece.
     fn entry(&mut self, stream: Stream, piece: &[u8], tail: &str) -> Result<(), FileError> {
-        if self.config.max_size.is_some_and(|most| self.size + self.batch.len() as u64 >= most) {
-            self.write_batch()?;
-            // The batch may have been lost, or another writer's limit been higher.
-            if self.size > 0 {
-                self.rotate()?;
-            }
-        }
+        let room = self.make_room();
         let begun = &mut self.begun[stream as usize];
-        encode::entry(&mut self.batch, begun, piece, tail);
+        if room.is_ok() {
+            encode::entry(&mut self.batch, begun, piece, tail);
+        }
         begun.clear();
+        room?;
         if self.batch.len() >= BATCH { self.write_batch() } else { Ok(()) }
+    }
+
+    /// Begins a new file where this one has reached its size.
+    fn make_room(&mut self) -> Result<(), FileError> {
+        if self.config.max_size.is_none_or(|most| self.size + (self.batch.len() as u64) < most) {
+            return Ok(());
+        }
+        self.write_batch()?;
+        // The batch may have been lost.
+        if self.size > 0 { self.rotate() } else { Ok(()) }
     }
 
     /// Writes all entries at once.
@@ -144,9 +151,12 @@ impl Writer {
         if self.batch.is_empty() {
             return Ok(());
         }
-        if self.file.is_none() {
-            // A rotation failed half-way.
-            self.open_file()?;
+        // A rotation may have failed half-way.
+        if self.file.is_none()
+            && let Err(error) = self.open_file()
+        {
+            self.batch.clear();
+            return Err(error);
         }
         let Some(file) = &mut self.file else { return Ok(()) };
         let written = file.write_all(&self.batch);
@@ -177,7 +187,13 @@ impl Writer {
         }
         for number in (0..last + u32::from(free.is_some())).rev() {
             let (from, to) = (numbered(&self.path, number), numbered(&self.path, number + 1));
-            std::fs::rename(&from, to).map_err(FileError::new("rename", from))?;
+            match std::fs::rename(&from, to) {
+                // Whoever took it away made room.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(FileError::new("rename", from)(error));
+                }
+                _ => {}
+            }
         }
         self.open_file()
     }

@@ -56,8 +56,8 @@ pub fn name(number: i32) -> Option<String> {
     match number {
         RTMIN => Some("SIGRTMIN".to_owned()),
         RTMAX => Some("SIGRTMAX".to_owned()),
-        RTMIN..=49 => Some(format!("SIGRTMIN+{}", number - RTMIN)),
-        50..=RTMAX => Some(format!("SIGRTMAX-{}", RTMAX - number)),
+        35..=49 => Some(format!("SIGRTMIN+{}", number - RTMIN)),
+        50..=63 => Some(format!("SIGRTMAX-{}", RTMAX - number)),
         _ => NAMES.get(usize::try_from(number).ok()?.checked_sub(1)?).map(|name| format!("SIG{name}")),
     }
 }

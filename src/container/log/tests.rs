@@ -165,6 +165,23 @@ fn a_full_disk_leaves_whole_entries() {
 }
 
 #[test]
+fn a_log_that_cannot_be_opened_holds_nothing_back() {
+    let place = Place::new();
+    let mut writer = place.writer(Some(100), 2);
+    writer.write(Stream::Stdout, "before\n".repeat(3).as_bytes()).unwrap();
+    let path = place.path();
+    place.directory.close().unwrap();
+    for _ in 0..20 {
+        assert!(writer.write(Stream::Stdout, "lost\n".repeat(5000).as_bytes()).is_err());
+        assert!(writer.batch.is_empty());
+    }
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    writer.write(Stream::Stdout, b"after\n").unwrap();
+    assert!(fs::read_to_string(&path).unwrap().contains("after"));
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+#[test]
 fn what_is_no_entry_is_passed_over() {
     let place = Place::new();
     let good = r#"{"log":"good\n","stream":"stdout","time":"2024-01-02T03:04:05Z","attrs":{"a":"b"}}"#;

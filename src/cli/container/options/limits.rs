@@ -27,7 +27,7 @@ pub(in crate::cli) struct LimitOptions {
     #[arg(short, long, value_name = "SHARES")]
     cpu_shares: Option<String>,
     /// How many CPUs' time, as in 1.5
-    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["cpu_period", "cpu_quota"])]
+    #[arg(long, value_name = "NUMBER")]
     cpus: Option<String>,
     /// The period of the CPU quota, in µs [default: 100000]
     #[arg(long, value_name = "MICROSECONDS")]
@@ -121,6 +121,10 @@ impl LimitOptions {
                 return Err(wrong("--cpu-shares", text, "write a whole number from 2 to 262144, or 0 for none"));
             }
             limits.cpu_shares = Some(shares).filter(|shares| *shares > 0);
+        }
+        if self.cpus.is_some() && (self.cpu_period.is_some() || self.cpu_quota.is_some()) {
+            let told = "--cpus is a quota and a period: it cannot be used with --cpu-quota or --cpu-period";
+            return Err(OptionsError::Conflict(told.to_owned()));
         }
         if let Some(text) = &self.cpus {
             limits.cpu_quota_us = quota_of(text)?;
@@ -359,6 +363,7 @@ mod tests {
             "-c 1",
             "--cpu-period 10",
             "--cpu-quota 10",
+            "--cpus 1 --cpu-quota 1000",
             "--cpuset-cpus x",
             "--blkio-weight 5",
             "--pids-limit -2",
@@ -373,6 +378,7 @@ mod tests {
             --cpu-shares cannot be `1`: write a whole number from 2 to 262144, or 0 for none
             --cpu-period cannot be `10`: write a whole number from 1000 to 1000000
             --cpu-quota cannot be `10`: the least quota is 1000 µs; -1 is none
+            --cpus is a quota and a period: it cannot be used with --cpu-quota or --cpu-period
             --cpuset-cpus cannot be `x`: write numbers and ranges, as in 0-2,5
             --blkio-weight cannot be `5`: write a whole number from 10 to 1000, or 0 for none
             --pids-limit cannot be `-2`: write a whole number from -1 to 4294967295

@@ -176,7 +176,9 @@ mod tests {
         assert!(!options(&["no-new-privileges:false"]).security().unwrap().no_new_privileges);
         let profile = tempfile::NamedTempFile::new().unwrap();
         let named = format!("seccomp={}", profile.path().display());
-        assert!(options(&[&named]).security().unwrap_err().to_string().contains("the profile"));
+        assert!(
+            options(&[&named]).security().unwrap_err().to_string().contains("the seccomp profile cannot be understood")
+        );
         std::fs::write(&profile, r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
         assert!(matches!(options(&[&named]).security().unwrap().seccomp, SeccompChoice::Profile(_)));
         for bad in ["seccomp", "seccomp=", "apparmor=x", "no-new-privileges=maybe", "seccomp=/none/such"] {
