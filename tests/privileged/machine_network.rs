@@ -170,7 +170,6 @@ fn networks(lab: &Lab) -> Result<MachineNetworks> {
     Ok(MachineNetworks::open(lab.host().netns().clone())?)
 }
 
-/// Takes the notes away, whatever is left.
 fn removed(lab: &Lab) -> Result<Removed> {
     Ok(networks(lab)?.remove_unused()?)
 }
@@ -313,7 +312,6 @@ fn container_outlives_its_process() -> Result {
     Ok(())
 }
 
-/// What the program says in the lab's host.
 fn isobench(host: &NetNs, root: &std::path::Path, arguments: &[&str]) -> Result<(i32, String, String)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
     command.args(arguments).env("ISOBENCH_ROOT", root).stdin(Stdio::null());
@@ -394,7 +392,6 @@ fn published_ports_are_reached() -> Result {
             call(lab.peer(), lab.host_address(), web.port(index)?).map_err(|error| format!("{form}: {error}"))?;
         assert_eq!(seen, lab.peer_address().to_string(), "{form}");
     }
-    // From the host itself, where the port is on every address.
     for index in [2, 3] {
         call(host, Ipv4Addr::LOCALHOST, web.port(index)?)?;
     }
