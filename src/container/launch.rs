@@ -277,6 +277,7 @@ impl Container {
             self.connection = Some((network.clone(), endpoint));
             self.child.open(Gate::Network);
             self.beside.push(("network", begin, clock::now_ns()));
+            network.entrust(self.child.pid())?;
         }
         Ok(())
     }

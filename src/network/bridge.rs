@@ -219,8 +219,10 @@ impl BridgeNetwork {
     ///
     /// # Errors
     /// When it cannot be noted.
-    pub fn entrust(&self, process: Owner) -> Result<(), NetworkError> {
-        self.lease.as_ref().map_or(Ok(()), |lease| lease.entrust(process))
+    pub fn entrust(&self, pid: u32) -> Result<(), NetworkError> {
+        // One that has ended already needs nothing to be kept for it.
+        let entrusted = self.lease.as_ref().and_then(|lease| Some((lease, Owner::of(pid)?)));
+        entrusted.map_or(Ok(()), |(lease, process)| lease.entrust(process))
     }
 
     /// Takes up a container that was attached by another process, which has died, with the lease of this network.

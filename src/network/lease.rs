@@ -343,3 +343,50 @@ impl Drop for Lease {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_which_address_and_whose() {
+        let entry = parse(Path::new("/x/172.31.0.2_17-4242")).unwrap();
+        assert_eq!((entry.address, entry.owner), (Ipv4Addr::new(172, 31, 0, 2), Owner { pid: 17, start_ticks: 4242 }));
+        for name in ["172.31.0.2", "172.31.0.2_17", ".isobench-abc", "x_17-1", "lock"] {
+            assert_eq!(parse(Path::new(name)), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_lasts_as_long_as_its_holder_or_its_container() {
+        let root = tempfile::tempdir().unwrap();
+        let leases = Leases::new("bridge", root.path().to_owned(), root.path().join("lock"));
+        let own = Owner::of(std::process::id()).unwrap();
+        let dead = Owner { start_ticks: own.start_ticks + 1, ..own };
+        let tenant = |id: &str, process| Tenant { id: id.to_owned(), name: id.to_owned(), process };
+        let address = |last| Ipv4Addr::new(172, 31, 0, last);
+        let one = leases.take(address(2), &tenant("one", own)).unwrap();
+        let two = leases.take(address(3), &tenant("two", dead)).unwrap();
+        let in_use = || -> Vec<bool> { leases.all().unwrap().iter().map(|entry| leases.is_in_use(entry)).collect() };
+        assert_eq!(in_use(), [true, false]);
+        two.entrust(own).unwrap();
+        assert_eq!(in_use(), [true, true]);
+        two.connected();
+        drop((one, two));
+        assert_eq!(leases.all().unwrap().len(), 1, "what was connected stays noted");
+        assert!(leases.take_over(&tenant("one", own)).unwrap().is_none());
+        let over = leases.take_over(&tenant("two", own)).unwrap().unwrap();
+        assert_eq!((over.address(), leases.all().unwrap()[0].owner), (address(3), own));
+        over.end().unwrap();
+        assert!(leases.all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_a_pid_that_no_one_has_is_gone() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        assert!(!is_gone(std::process::id()));
+        assert!(is_gone(pid) || Owner::of(pid).is_some(), "nothing else took it meanwhile");
+    }
+}

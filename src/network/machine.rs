@@ -242,13 +242,16 @@ impl MachineNetworks {
         Ok(link.is_some())
     }
 
-    /// Forgets what is noted of namespaces that are gone. Those that only a descriptor holds cannot be told from them;
-    /// for such a one nothing is lost, since no one is on its network.
+    /// Forgets what is noted of namespaces that are gone, where no address is left to give back. A namespace that only
+    /// a descriptor holds cannot be told from one that is gone; its next container gets a new bridge.
     ///
     /// # Errors
-    /// When the notes cannot be listed or removed.
+    /// When something cannot be removed.
     pub fn forget_gone() -> Result<usize, NetworkError> {
-        let directory = Path::new(DIRECTORY);
+        Self::forget_gone_in(Path::new(DIRECTORY))
+    }
+
+    fn forget_gone_in(directory: &Path) -> Result<usize, NetworkError> {
         let mut forgotten = 0;
         let Ok(entries) = std::fs::read_dir(directory) else { return Ok(0) };
         let there = namespaces();
@@ -256,8 +259,8 @@ impl MachineNetworks {
             let Some(inode) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
             let leases = Leases::new(DEFAULT, entry.path().join("leases"), directory.join("lock"));
             let _lock = leases.lock()?;
-            let in_use = leases.all().is_ok_and(|all| all.iter().any(|entry| leases.is_in_use(entry)));
-            if !in_use && !there.contains(&inode) {
+            let given = leases.all().is_ok_and(|all| !all.is_empty());
+            if !given && !there.contains(&inode) {
                 remove_directory(&entry.path())?;
                 forgotten += 1;
             }
@@ -427,4 +430,41 @@ fn namespaces() -> BTreeSet<u64> {
     let processes = list("/proc").map(|entry| entry.path().join("ns/net"));
     let files = list("/run/netns").map(|entry| entry.path());
     processes.chain(files).filter_map(|path| Some(std::fs::metadata(path).ok()?.ino())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::owner::Owner;
+
+    #[test]
+    fn there_are_forty_one_subnets_to_choose_from() {
+        let all: Vec<String> = subnets().map(|subnet| subnet.to_string()).collect();
+        assert_eq!(all.len(), 41);
+        assert_eq!((all[0].as_str(), all[15].as_str()), ("172.31.0.0/16", "172.16.0.0/16"));
+        assert_eq!((all[16].as_str(), all[40].as_str()), ("10.255.0.0/16", "10.231.0.0/16"));
+    }
+
+    #[test]
+    fn a_namespace_that_is_gone_is_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let own = NetNs::current().unwrap().inode().unwrap().to_string();
+        let tenant = Tenant {
+            id: "1".repeat(64),
+            name: "one".to_owned(),
+            process: Owner { pid: std::process::id(), start_ticks: 1 },
+        };
+        // No namespace has such numbers.
+        for name in ["1", "2", own.as_str()] {
+            create_dirs(root.path().join(name).join("leases")).unwrap();
+        }
+        let leases = Leases::new(DEFAULT, root.path().join("2/leases"), root.path().join("lock"));
+        let mut lease = Some(leases.take(Ipv4Addr::new(172, 31, 0, 2), &tenant).unwrap());
+        assert_eq!(MachineNetworks::forget_gone_in(root.path()).unwrap(), 1);
+        assert!(root.path().join("2").is_dir() && root.path().join(&own).is_dir());
+        drop(lease.take());
+        assert_eq!(MachineNetworks::forget_gone_in(root.path()).unwrap(), 1);
+        assert!(root.path().join(&own).is_dir());
+        assert_eq!(MachineNetworks::forget_gone_in(&root.path().join("nothing")).unwrap(), 0);
+    }
 }

@@ -26,6 +26,7 @@ pub fn cases() -> Vec<Case> {
         case("machine_network::what_a_killed_process_held_is_free", killed_process_frees),
         case("machine_network::a_killed_process_is_collected", killed_process_is_collected),
         case("machine_network::a_container_outlives_its_process", container_outlives_its_process),
+        case("machine_network::the_command_line_shows_it", command_line_shows_it),
         case("machine_network::a_taken_port_names_its_container", taken_port_names_its_container),
         case("machine_network::a_published_port_is_reached_in_each_form", published_ports_are_reached),
         case("machine_network::nothing_is_left_after_removal", nothing_is_left),
@@ -74,7 +75,7 @@ pub fn hold_for_another(name: &str, ports: &[String]) -> Result {
     command.args([role::SUBCOMMAND, "answer"]).stdin(Stdio::null()).stdout(Stdio::null());
     let child = ns.enter(|| command.spawn())??;
     let endpoint = joined.network.attach(&ns, &ports)?;
-    joined.network.entrust(Owner::of(child.id()).ok_or("the container has ended")?)?;
+    joined.network.entrust(child.id())?;
     println!("{}", json!({"address": endpoint.address, "container": child.id()}));
     loop {
         nix::unistd::pause();
@@ -169,7 +170,6 @@ fn networks(lab: &Lab) -> Result<MachineNetworks> {
     Ok(MachineNetworks::open(lab.host().netns().clone())?)
 }
 
-/// Takes the notes away, whatever is left.
 fn removed(lab: &Lab) -> Result<Removed> {
     Ok(networks(lab)?.remove_unused()?)
 }
@@ -312,6 +312,47 @@ fn container_outlives_its_process() -> Result {
     Ok(())
 }
 
+fn isobench(host: &NetNs, root: &std::path::Path, arguments: &[&str]) -> Result<(i32, String, String)> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isobench"));
+    command.args(arguments).env("ISOBENCH_ROOT", root).stdin(Stdio::null());
+    let output = host.enter(|| command.output())??;
+    let text = |bytes| String::from_utf8(bytes);
+    Ok((output.status.code().unwrap_or(-1), text(output.stdout)?, text(output.stderr)?))
+}
+
+fn command_line_shows_it() -> Result {
+    let lab = Lab::new()?;
+    let host = lab.host().netns();
+    let root = tempfile::tempdir()?;
+    let web = Holder::start(host, "web", &["127.0.0.1:8080:80"])?;
+    let (code, listed, _) =
+        isobench(host, root.path(), &["network", "ls", "--format", "{{.Name}} {{.Driver}} {{.Scope}}"])?;
+    assert_eq!((code, listed.as_str()), (0, "bridge bridge local\nhost host local\nnone null local\n"));
+    let (_, quiet, _) = isobench(host, root.path(), &["network", "ls", "-q", "--no-trunc", "--filter", "name=bridge"])?;
+    let id = quiet.trim();
+    let (code, shown, complaint) = isobench(host, root.path(), &["network", "inspect", &id[..12], "nothing"])?;
+    assert_eq!((code, complaint.trim()), (1, "error: network nothing not found"));
+    let shown: Value = serde_json::from_str(&shown)?;
+    let network = &shown[0];
+    assert_eq!((&network["Name"], &network["Id"]), (&"bridge".into(), &id.into()));
+    assert_eq!(network["IPAM"]["Config"], json!([{"Subnet": "172.31.0.0/16", "Gateway": "172.31.0.1"}]));
+    assert_eq!(network["Options"]["com.docker.network.bridge.name"], LINK);
+    let member = &network["Containers"][tenant("web")?.id];
+    assert_eq!((&member["Name"], &member["IPv4Address"]), (&"web".into(), &"172.31.0.2/16".into()));
+    assert_eq!(member["MacAddress"], web.said["mac"]);
+    assert_eq!(network["Published"], json!([{"Host": "127.0.0.1:8080/tcp", "Container": "172.31.0.2:80"}]));
+    let listed = json(host, &format!("ip -j link show {}", web.link()?))?;
+    assert_eq!(
+        (&network["Ports"][0]["Name"], &network["Ports"][0]["Index"]),
+        (&listed[0]["ifname"], &listed[0]["ifindex"])
+    );
+    let form = ["network", "inspect", "-f", "{{range .IPAM.Config}}{{.Gateway}}{{end}}", "bridge"];
+    assert_eq!(isobench(host, root.path(), &form)?.1, "172.31.0.1\n");
+    web.end()?;
+    removed(&lab)?;
+    Ok(())
+}
+
 fn taken_port_names_its_container() -> Result {
     let lab = Lab::new()?;
     let host = lab.host().netns();
@@ -351,7 +392,6 @@ fn published_ports_are_reached() -> Result {
             call(lab.peer(), lab.host_address(), web.port(index)?).map_err(|error| format!("{form}: {error}"))?;
         assert_eq!(seen, lab.peer_address().to_string(), "{form}");
     }
-    // From the host itself, where the port is on every address.
     for index in [2, 3] {
         call(host, Ipv4Addr::LOCALHOST, web.port(index)?)?;
     }
