@@ -50,15 +50,17 @@ pub const NEEDS_UPPER: &str = "needs temporary files on another file system than
 /// Whether a temporary directory can be the upper layer of an overlay, and hold a whiteout: not on an overlay.
 pub fn can_be_upper() -> bool {
     const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
-    rustix::fs::statfs(&std::env::temp_dir()).is_ok_and(|found| found.f_type as i64 != OVERLAYFS_SUPER_MAGIC)
+    rustix::fs::statfs(std::env::temp_dir()).is_ok_and(|found| found.f_type != OVERLAYFS_SUPER_MAGIC)
 }
 
 /// What a test says that is skipped without it.
-pub const NEEDS_ID_MAP: &str = "needs a kernel that can id-map the file system of temporary files";
+pub const NEEDS_ID_MAP: &str = "needs a kernel that can id-map the file systems of temporary files and of images";
 
-/// Whether layers and volumes in temporary directories can be id-mapped here.
+/// Whether layers, and volumes in temporary directories, can be id-mapped here.
 pub fn can_id_map() -> bool {
-    isobench::container::mounts::can_be_id_mapped(&std::env::temp_dir()).unwrap_or(false)
+    let mapped = |path: &Path| isobench::container::mounts::can_be_id_mapped(path).unwrap_or(false);
+    let images = isobench::image::embedded::root_fs().is_ok_and(|root| root.layers.iter().all(|layer| mapped(layer)));
+    images && mapped(&std::env::temp_dir())
 }
 
 const MAPPING: UserMapping = UserMapping { host_start: 100_000, count: 65536 };
