@@ -158,6 +158,19 @@ fn map_ids(opened: &OwnedFd, path: &Path, mapping: UserMapping) -> Result<(), Co
     Ok(mount::change(opened.as_fd(), false, change).map_err(refused)?)
 }
 
+/// Whether the file system that a path is on can be id-mapped by this kernel, as the layers and volumes of a container
+/// with a user namespace must be: ext4, XFS and Btrfs can since 5.12 to 5.15, memory since 6.3, an overlay cannot.
+///
+/// # Errors
+/// When the path is not there, or no user namespace can be made.
+pub fn can_be_id_mapped(path: &Path) -> Result<bool, ContainerError> {
+    match id_mapped(path, UserMapping { host_start: 100_000, count: 65_536 }) {
+        Ok(_) => Ok(true),
+        Err(ContainerError::Mount(MountError::IdMap { .. })) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The source of a bind, and whether it is a directory; `None` for what needs no source.
 fn open_bind(mount: &Mount, user: Option<UserMapping>) -> Result<Option<(OwnedFd, bool)>, ContainerError> {
     let MountSource::Bind { path, id_mapped } = &mount.source else { return Ok(None) };

@@ -18,9 +18,7 @@ use crate::shell::{self, spec, start};
 type Outcome = Result<(), Box<dyn Error>>;
 
 pub fn cases() -> Vec<Case> {
-    let cases: [(&'static str, crate::harness::Body); 14] = [
-        ("mounts::a_writable_layer_on_disk_outlives_the_container", a_writable_layer_on_disk_outlives_the_container),
-        ("mounts::many_layers_and_a_writable_layer_on_disk", many_layers_and_a_writable_layer_on_disk),
+    let cases: [(&'static str, crate::harness::Body); 10] = [
         ("mounts::a_bind_shows_the_hosts_directory", a_bind_shows_the_hosts_directory),
         ("mounts::a_read_only_bind_is_so_with_all_below", a_read_only_bind_is_so_with_all_below),
         ("mounts::a_file_is_bound_over_a_file_and_a_dangling_link", a_file_is_bound_over_a_file_and_a_dangling_link),
@@ -30,11 +28,39 @@ pub fn cases() -> Vec<Case> {
         ("mounts::targets_are_made_in_a_read_only_root", targets_are_made_in_a_read_only_root),
         ("mounts::an_error_names_the_mount", an_error_names_the_mount),
         ("mounts::propagation_is_as_asked", propagation_is_as_asked),
-        ("mounts::id_mapped_layers_are_roots_inside_and_on_disk", id_mapped_layers_are_roots_inside_and_on_disk),
-        ("mounts::many_id_mapped_layers", many_id_mapped_layers),
         ("mounts::what_cannot_be_id_mapped_is_named", what_cannot_be_id_mapped_is_named),
     ];
-    cases.map(|(name, body)| Case::new(name, body).needs(shell::present(), shell::NEEDED)).into()
+    let on_disk: [(&'static str, crate::harness::Body); 2] = [
+        ("mounts::a_writable_layer_on_disk_outlives_the_container", a_writable_layer_on_disk_outlives_the_container),
+        ("mounts::many_layers_and_a_writable_layer_on_disk", many_layers_and_a_writable_layer_on_disk),
+    ];
+    let on_disk = on_disk.map(|(name, body)| Case::new(name, body).needs(can_be_upper(), NEEDS_UPPER));
+    let mapped: [(&'static str, crate::harness::Body); 2] = [
+        ("mounts::id_mapped_layers_are_roots_inside_and_on_disk", id_mapped_layers_are_roots_inside_and_on_disk),
+        ("mounts::many_id_mapped_layers", many_id_mapped_layers),
+    ];
+    let mapped = mapped.map(|(name, body)| Case::new(name, body).needs(can_id_map(), NEEDS_ID_MAP));
+    let all = cases.map(|(name, body)| Case::new(name, body)).into_iter().chain(on_disk).chain(mapped);
+    all.map(|case| case.needs(shell::present(), shell::NEEDED)).collect()
+}
+
+/// What a test says that is skipped without it.
+pub const NEEDS_UPPER: &str = "needs temporary files on another file system than an overlay";
+
+/// Whether a temporary directory can be the upper layer of an overlay, and hold a whiteout: not on an overlay.
+pub fn can_be_upper() -> bool {
+    const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
+    rustix::fs::statfs(std::env::temp_dir()).is_ok_and(|found| found.f_type != OVERLAYFS_SUPER_MAGIC)
+}
+
+/// What a test says that is skipped without it.
+pub const NEEDS_ID_MAP: &str = "needs a kernel that can id-map the file systems of temporary files and of images";
+
+/// Whether layers, and volumes in temporary directories, can be id-mapped here.
+pub fn can_id_map() -> bool {
+    let mapped = |path: &Path| isobench::container::mounts::can_be_id_mapped(path).unwrap_or(false);
+    let images = isobench::image::embedded::root_fs().is_ok_and(|root| root.layers.iter().all(|layer| mapped(layer)));
+    images && mapped(&std::env::temp_dir())
 }
 
 const MAPPING: UserMapping = UserMapping { host_start: 100_000, count: 65536 };

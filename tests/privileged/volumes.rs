@@ -12,16 +12,19 @@ use isobench::container::volume::{Seed, Volumes};
 use isobench::image::RootFs;
 
 use crate::harness::Case;
+use crate::mounts;
 use crate::shell::{self, spec, start};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
 pub fn cases() -> Vec<Case> {
     vec![
-        Case::new("volumes::an_empty_volume_is_filled_from_the_image", an_empty_volume_is_filled_from_the_image),
+        Case::new("volumes::an_empty_volume_is_filled_from_the_image", an_empty_volume_is_filled_from_the_image)
+            .needs(mounts::can_be_upper(), mounts::NEEDS_UPPER),
         Case::new("volumes::a_single_layer_fills_a_volume", a_single_layer_fills_a_volume),
         Case::new("volumes::containers_share_one_with_and_without_a_user_namespace", containers_share_one)
-            .needs(shell::present(), shell::NEEDED),
+            .needs(shell::present(), shell::NEEDED)
+            .needs(mounts::can_id_map(), mounts::NEEDS_ID_MAP),
     ]
 }
 

@@ -72,7 +72,7 @@ fn staging(plan: &mut Plan, spec: &ContainerSpec, apart: bool, mapped: Option<&O
             target: constant(STAGING),
             fstype: Some(constant("tmpfs")),
             flags: libc::MS_NODEV,
-            data: Some(string("the writable layer's size", &format!("mode=755,size={bytes}"))?),
+            data: Some(string("the writable layer's size", &in_memory(bytes))?),
         },
     );
     if !apart {
@@ -97,6 +97,14 @@ fn staging(plan: &mut Plan, spec: &ContainerSpec, apart: bool, mapped: Option<&O
         plan.push("overlay", Op::Chdir(string("a directory", &format!("{STAGING}/{LAYERS}"))?));
     }
     Ok(())
+}
+
+/// Names use memory too, which the size does not count. The kernel's own proportion for a file system in memory is one a
+/// page; without a number here it would be half the machine's pages, whatever the size.
+fn in_memory(bytes: u64) -> String {
+    const PAGE: u64 = 4096;
+    const FEWEST: u64 = 1024;
+    format!("mode=755,size={bytes},nr_inodes={}", (bytes / PAGE).max(FEWEST))
 }
 
 /// Where a layer is attached that is not in the directory of the others.

@@ -21,6 +21,10 @@ use crate::image::RootFs;
 use crate::image::pack::{Tree, pack};
 use crate::image::unpack::{self, Limits, Options, Rights};
 
+/// How often a path with `..` is looked up again: the kernel gives up when anything on the machine is renamed or mounted
+/// meanwhile.
+const MOST_TRIES: usize = 1000;
+
 /// Copies into an empty directory; where the image has no directory there, nothing.
 pub(super) fn copy_up(seed: Seed<'_>, volume: &Path) -> Result<(), FillError> {
     thread::scope(|scope| {
@@ -42,7 +46,14 @@ fn look_up(seed: Seed<'_>) -> Result<Option<OwnedFd>, FileError> {
     let path = if relative.is_empty() { "." } else { relative };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {
+    let mut opened = Err(rustix::io::Errno::AGAIN);
+    for _ in 0..MOST_TRIES {
+        opened = rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve);
+        if !matches!(opened, Err(rustix::io::Errno::AGAIN)) {
+            break;
+        }
+    }
+    match opened {
         Ok(directory) => Ok(Some(directory)),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(FileError::new("open in the image", seed.target)(errno.into())),
