@@ -55,12 +55,6 @@ pub enum FilesError {
     /// A container's root cannot be reached.
     #[error("the container has ended meanwhile")]
     Ended,
-    /// What is not done in a user namespace.
-    #[error("a container in a user namespace can be copied from and to only while it runs")]
-    UserNamespace,
-    /// Its root can only be read.
-    #[error("the container's root can only be read")]
-    ReadOnly,
     /// Its image.
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),

@@ -59,7 +59,7 @@ pub(super) fn run(store: &Store, args: &CommitArgs) -> Result<Ended, CliError> {
 
 /// Freezes a container that runs and is not paused already.
 fn freeze(stored: &Stored) -> Result<Option<View>, CliError> {
-    if shown::status(&stored.state()?) != Status::Running {
+    if shown::settled(stored.state()?).status != Status::Running {
         return Ok(None);
     }
     let Some(view) = View::existing(&stored.config.id, &Layout::detect()?) else { return Ok(None) };

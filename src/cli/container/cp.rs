@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::super::{CliError, Ended, columns};
-use super::shown;
 use crate::container::config::{Config, MountSource};
 use crate::container::files::{Arrangement, Bound, FilesError, Root, Source, Wanted, arrange, base_name};
 use crate::container::state::{Process, State};
@@ -64,8 +63,6 @@ pub(super) fn run(store: &Store, args: &CopyArgs) -> Result<Ended, CliError> {
 /// A container's root, and what keeps the container as it is meanwhile.
 pub(super) struct Reached {
     pub(super) root: Root,
-    /// Whether it can be written to.
-    read_only: bool,
     _locked: Option<Locked>,
 }
 
@@ -78,28 +75,27 @@ fn reach(store: &Store, name: &str) -> Result<Reached, CliError> {
 pub(super) fn reach_by(
     store: &Store,
     name: &str,
-    running: impl Fn(&Config, Process) -> Result<Root, FilesError>,
+    running: impl Fn(Process, Option<(u32, u32)>) -> Result<Root, FilesError>,
     binds: impl Fn(&Config) -> Vec<Bound>,
 ) -> Result<Reached, CliError> {
     let stored = store.find(name)?;
-    let read_only = stored.config.read_only;
-    let up = |state: &State| match state.init.filter(|_| shown::status(state).is_up()) {
+    let up = |state: &State| match state.init.filter(|_| state.status.is_up()) {
         None => Ok(None),
-        Some(init) => match running(&stored.config, init) {
+        Some(init) => match running(init, stored.config.user_namespace) {
             Err(FilesError::Ended) => Ok(None),
             root => root.map(Some),
         },
     };
     if let Some(root) = up(&stored.state()?)? {
-        return Ok(Reached { root, read_only, _locked: None });
+        return Ok(Reached { root, _locked: None });
     }
     // So that it does not start while its overlay is mounted here.
     let locked = stored.lock()?;
     if let Some(root) = up(&locked.state()?)? {
-        return Ok(Reached { root, read_only, _locked: None });
+        return Ok(Reached { root, _locked: None });
     }
     let root = Root::stopped(&stored.config, &stored.directory, binds(&stored.config))?;
-    Ok(Reached { root, read_only, _locked: Some(locked) })
+    Ok(Reached { root, _locked: Some(locked) })
 }
 
 /// The directories of the host that a container sees.
@@ -141,9 +137,6 @@ fn copy_out(from: &Reached, path: &Path, to: &End<'_>, args: &CopyArgs) -> Resul
 }
 
 fn copy_in(to: &Reached, from: &End<'_>, (name, path): (&str, &Path), args: &CopyArgs) -> Result<Ended, CliError> {
-    if to.read_only {
-        return Err(FilesError::ReadOnly.into());
-    }
     let bytes = match from {
         End::Stream | End::Container(..) => {
             let mut input = Counted { inner: io::stdin(), bytes: 0 };

@@ -93,7 +93,7 @@ impl Filters {
 
     /// Whether all of them hold.
     pub(super) fn take(&self, Stored { config, .. }: &Stored, state: &State) -> bool {
-        let ended = shown::status(state) == Status::Exited;
+        let ended = state.status == Status::Exited;
         any(&self.ids, |id| config.id.contains(id.as_str()))
             && any(&self.names, |name| is_named(&config.name, name))
             && self.labels.iter().all(|label| label.is_on(&config.labels))
@@ -136,7 +136,7 @@ fn is_named(name: &str, pattern: &str) -> bool {
 }
 
 fn is_status(state: &State, wanted: &str) -> bool {
-    if state.removing { wanted == "removing" } else { shown::status(state).as_str() == wanted }
+    if state.removing { wanted == "removing" } else { state.status.as_str() == wanted }
 }
 
 /// An image by its name, its identifier, or the name that it has in the store.

@@ -36,7 +36,7 @@ pub(super) fn run(store: &Store, args: &InspectArgs) -> Result<Ended, CliError> 
     let mut found = Vec::new();
     let ended = each(&args.containers, |name| {
         let stored = store.find(name)?;
-        let mut container = document(store, &stored, &stored.state()?);
+        let mut container = document(store, &stored, &shown::settled(stored.state()?));
         if args.size {
             let own = list::written(&stored.upper());
             container["SizeRw"] = json!(own);
@@ -95,7 +95,7 @@ fn document(store: &Store, stored: &Stored, state: &State) -> Value {
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 fn state_of(state: &State) -> Value {
-    let status = shown::status(state);
+    let status = state.status;
     let up = status.is_up();
     let mut shown = json!({
         "Status": if state.removing { "removing" } else { status.as_str() },
@@ -329,7 +329,7 @@ fn signal_name(number: i32) -> String {
 }
 
 fn network_settings(config: &Config, state: &State) -> Value {
-    let up = shown::status(state).is_up();
+    let up = state.status.is_up();
     let connection = state.connection.clone().filter(|_| up).unwrap_or_default();
     let mut ports: Map<String, Value> = Map::new();
     if up {

@@ -61,8 +61,12 @@ pub(super) fn run(store: &Store, args: &ListArgs) -> Result<Ended, CliError> {
     let mut ended = Ended::Pass;
     for container in store.all()? {
         match container {
-            Ok((stored, state)) if wanted(&state, all) && filters.take(&stored, &state) => found.push((stored, state)),
-            Ok(_) => {}
+            Ok((stored, state)) => {
+                let state = shown::settled(state);
+                if wanted(&state, all) && filters.take(&stored, &state) {
+                    found.push((stored, state));
+                }
+            }
             Err(error) => {
                 complain(&error);
                 ended = Ended::Failed;
@@ -85,7 +89,7 @@ pub(super) fn run(store: &Store, args: &ListArgs) -> Result<Ended, CliError> {
 }
 
 fn wanted(state: &State, all: bool) -> bool {
-    all || matches!(shown::status(state), Status::Running | Status::Paused | Status::Restarting)
+    all || matches!(state.status, Status::Running | Status::Paused | Status::Restarting)
 }
 
 fn titles() -> Value {
@@ -103,7 +107,7 @@ fn row(stored: &Stored, state: &State, args: &ListArgs, sized: bool, now: Timest
     let mounts: Vec<String> =
         config.mounts.iter().filter_map(|mount| mount_name(&mount.source, args.no_trunc)).collect();
     let volumes = config.mounts.iter().filter(|mount| matches!(mount.source, MountSource::Volume { .. })).count();
-    let state_word = if state.removing { "removing" } else { shown::status(state).as_str() };
+    let state_word = if state.removing { "removing" } else { state.status.as_str() };
     json!({
         "ID": if args.no_trunc { config.id.as_str() } else { config.short_id() },
         "Image": image_name(config, args.no_trunc),

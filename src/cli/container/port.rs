@@ -19,7 +19,7 @@ pub(super) struct PortArgs {
 
 pub(super) fn run(store: &Store, args: &PortArgs) -> Result<Ended, CliError> {
     let stored = store.find(&args.container)?;
-    let mut ports = shown::published(&stored.state()?);
+    let mut ports = shown::published(&shown::settled(stored.state()?));
     ports.sort_by_key(|port| (port.container_port, port.host_port));
     let inside = |port: &crate::network::PortMapping| format!("{}/{}", port.container_port, port.protocol);
     let text: String = match &args.port {

@@ -7,9 +7,13 @@ use crate::container::config::{Config, NetworkMode};
 use crate::container::state::{Health, State, Status};
 use crate::network::PortMapping;
 
-/// What a container is doing now. Whose first process has ended without anyone noting it has ended.
-pub(super) fn status(state: &State) -> Status {
-    if state.status.is_up() && !state.is_alive() { Status::Exited } else { state.status }
+/// A state as it is now: a container whose first process has ended without anyone noting it has ended. Looked at once,
+/// since each look reads of /proc.
+pub(super) fn settled(state: State) -> State {
+    if state.status.is_up() && !state.is_alive() {
+        return State { status: Status::Exited, init: None, ..state };
+    }
+    state
 }
 
 /// A time of a state.
@@ -26,7 +30,7 @@ pub(super) fn status_line(state: &State, now: Timestamp) -> String {
         let line = ago(state.started.as_deref());
         format!("Up {}", line.strip_suffix(" ago").unwrap_or(&line))
     };
-    match status(state) {
+    match state.status {
         _ if state.removing => "Removal In Progress".to_owned(),
         Status::Created => "Created".to_owned(),
         Status::Paused => format!("{} (Paused)", up()),
@@ -51,9 +55,9 @@ pub(super) fn health(state: &State) -> &'static str {
     }
 }
 
-/// The published ports of a container that is up.
+/// The published ports of a container that is up. This and what follows is of a state that was [`settled`].
 pub(super) fn published(state: &State) -> Vec<PortMapping> {
-    let connection = state.connection.iter().filter(|_| status(state).is_up());
+    let connection = state.connection.iter().filter(|_| state.status.is_up());
     let ports = connection.flat_map(|connection| &connection.ports);
     ports.filter_map(|port| port.parse().ok()).collect()
 }
@@ -66,7 +70,7 @@ pub(super) fn host_end(port: &PortMapping) -> String {
 
 /// Ports of a container that is up: the published with where they are, the exposed without.
 pub(super) fn ports(config: &Config, state: &State) -> String {
-    if !status(state).is_up() {
+    if !state.status.is_up() {
         return String::new();
     }
     let published = published(state);
@@ -126,6 +130,7 @@ mod tests {
         assert_eq!(line(&State { status: Status::Restarting, ..ended }), "Restarting (137) About a minute ago");
         assert_eq!(line(&State { removing: true, ..up.clone() }), "Removal In Progress");
         // Its process ended and no one noted it.
-        assert_eq!(status(&State { init: None, ..up }), Status::Exited);
+        assert_eq!(settled(up.clone()), up);
+        assert_eq!(settled(State { init: None, ..up }).status, Status::Exited);
     }
 }

@@ -99,7 +99,7 @@ fn chosen(store: &Store, args: &StatsArgs) -> Result<Vec<Stored>, CliError> {
     }
     let mut found: Vec<Stored> = Vec::new();
     for (stored, state) in store.all()?.into_iter().flatten() {
-        if args.all || shown::status(&state).is_up() {
+        if args.all || shown::settled(state).status.is_up() {
             found.push(stored);
         }
     }

@@ -51,7 +51,7 @@ pub(super) fn run(store: &Store, args: &TopArgs) -> Result<Ended, CliError> {
     let wanted = wanted(&args.options)?;
     let stored = store.find(&args.container)?;
     let not_running = || CliError::NotRunning(stored.config.name.clone());
-    if !shown::status(&stored.state()?).is_up() {
+    if !shown::settled(stored.state()?).status.is_up() {
         return Err(not_running());
     }
     let view = View::existing(&stored.config.id, &Layout::detect()?).ok_or_else(not_running)?;

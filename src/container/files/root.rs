@@ -27,11 +27,12 @@ pub struct Bound {
 }
 
 impl Root {
-    /// Of a running container, with all that is mounted in it.
+    /// Of a running container, with all that is mounted in it. `ids` are those of its user namespace: the host's id for
+    /// id 0 inside, and how many follow.
     ///
     /// # Errors
     /// When its first process has ended.
-    pub fn running(config: &Config, init: Process) -> Result<Self, FilesError> {
+    pub fn running(init: Process, ids: Option<(u32, u32)>) -> Result<Self, FilesError> {
         let path = format!("/proc/{}/root", init.pid);
         let opened = rustix::fs::open(&path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, 0.into());
         // Looked at after the opening: so the descriptor is of that process and not of a later one of its pid.
@@ -39,14 +40,14 @@ impl Root {
             return Err(FilesError::Ended);
         }
         let fd = opened.map_err(FilesError::system("open", path))?;
-        Ok(Self { fd, confined: true, ids: config.user_namespace, _namespace: None, _image: None })
+        Ok(Self { fd, confined: true, ids, _namespace: None, _image: None })
     }
 
     /// Of a running container, only its root's own file system: a copy of the mount, which nothing is mounted in.
     ///
     /// # Errors
     /// As for [`Root::running`].
-    pub fn running_bare(config: &Config, init: Process) -> Result<Self, FilesError> {
+    pub fn running_bare(init: Process, ids: Option<(u32, u32)>) -> Result<Self, FilesError> {
         let namespace = format!("/proc/{}/ns/mnt", init.pid);
         let opened = File::open(&namespace);
         if !init.is_alive() {
@@ -59,24 +60,28 @@ impl Root {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             open_tree(rustix::fs::CWD, "/", flags).map_err(FilesError::system("copy the mount of", "the root"))
         })?;
-        Ok(Self { fd, confined: true, ids: config.user_namespace, _namespace: None, _image: None })
+        Ok(Self { fd, confined: true, ids, _namespace: None, _image: None })
     }
 
     /// Of a container that does not run. Who calls this holds the container's lock while the root is in use, so that it
     /// does not start: its overlay is mounted here, in a namespace that ends with the root.
     ///
     /// # Errors
-    /// When the image is gone or the overlay cannot be mounted; in a user namespace, whose layers are mapped.
+    /// When the image is gone or the overlay cannot be mounted.
     pub fn stopped(config: &Config, directory: &Path, binds: Vec<Bound>) -> Result<Self, FilesError> {
-        if config.user_namespace.is_some() {
-            return Err(FilesError::UserNamespace);
-        }
         let store = crate::image::Store::of_machine()?;
         let name = config.image_id.as_ref().unwrap_or(&config.image);
         let image = Image::open(&store, name, config.short_id())?;
         let (root, directory) = (image.root.clone(), directory.to_owned());
+        // On disk the owners are those inside, also of a container in a user namespace: its layers are mapped when they
+        // are mounted, all of them. Only the overlay's notes are in other attributes there.
+        let features = match config.user_namespace {
+            Some(_) => "userxattr",
+            None => "redirect_dir=off,metacopy=off",
+        };
+        let read_only = if config.read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
         let (fd, namespace) = apart(move || {
-            let root = mount_overlay(&root, &directory)?;
+            let root = mount_overlay(&root, &directory, features, read_only)?;
             for bound in &binds {
                 bind(&root, bound)?;
             }
@@ -102,7 +107,7 @@ fn apart<T: Send + 'static>(act: impl FnOnce() -> Result<T, FilesError> + Send +
 }
 
 /// Mounts a container's layers over its own directory, which only this thread sees.
-fn mount_overlay(layers: &RootFs, directory: &Path) -> Result<Root, FilesError> {
+fn mount_overlay(layers: &RootFs, directory: &Path, features: &str, read_only: MsFlags) -> Result<Root, FilesError> {
     let shown = || directory.display().to_string();
     let names: Vec<String> = match layers.shortened() {
         Some((base, names)) => {
@@ -112,12 +117,13 @@ fn mount_overlay(layers: &RootFs, directory: &Path) -> Result<Root, FilesError> 
         None => layers.layers.iter().map(|layer| layer.display().to_string()).collect(),
     };
     let options = format!(
-        "lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off",
+        "lowerdir={},upperdir={},workdir={},{features}",
         names.join(":"),
         directory.join("upper").display(),
         directory.join("work").display()
     );
-    mount(Some("overlay"), directory, Some("overlay"), MsFlags::MS_NODEV | MsFlags::MS_NOSUID, Some(options.as_str()))
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | read_only;
+    mount(Some("overlay"), directory, Some("overlay"), flags, Some(options.as_str()))
         .map_err(FilesError::system("mount the layers of", shown()))?;
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let fd = rustix::fs::open(directory, flags, 0.into()).map_err(FilesError::system("open", shown()))?;
