@@ -4,8 +4,8 @@ use super::{CliError, Ended, output};
 use crate::container::gc;
 use crate::image::{Store, embedded};
 use crate::lab::{loops, scheduler};
-use crate::runtime::stack;
 use crate::network::machine::{MachineNetworks, Removed};
+use crate::runtime::stack;
 use crate::sys::netns::NetNs;
 
 pub(super) fn run() -> Result<Ended, CliError> {

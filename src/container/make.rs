@@ -67,7 +67,9 @@ pub enum MakeError {
     #[error("{0}")]
     Value(String),
     /// There is no stub for this machine.
-    #[error("containers of images cannot be run by hand on this architecture yet: there is no stub to execute their programs by")]
+    #[error(
+        "containers of images cannot be run by hand on this architecture yet: there is no stub to execute their programs by"
+    )]
     Architecture,
 }
 
@@ -220,7 +222,8 @@ fn capabilities(config: &Config, privileged: bool) -> Result<CapabilitySet, Make
         (true, true) | (false, true) => 0,
         (false, false) => CapabilitySet::docker_default().0,
     };
-    let wanted = if privileged { every } else { (begin | added) & !(dropped & !added) & if add_all { !dropped } else { !0 } };
+    let wanted =
+        if privileged { every } else { (begin | added) & !(dropped & !added) & if add_all { !dropped } else { !0 } };
     Ok(CapabilitySet(wanted & capabilities::own()))
 }
 

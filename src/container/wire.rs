@@ -106,7 +106,8 @@ impl Message {
     }
 
     fn decode(kind: u8, payload: &[u8]) -> Result<Self, WireError> {
-        let number = |at: usize| payload.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_le_bytes);
+        let number =
+            |at: usize| payload.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_le_bytes);
         let text = |from: usize| String::from_utf8_lossy(payload.get(from..).unwrap_or_default()).into_owned();
         let half = |at: usize| payload.get(at..at + 2).and_then(|bytes| bytes.try_into().ok()).map(u16::from_le_bytes);
         let message = match (kind, payload.len()) {

@@ -49,7 +49,11 @@ mod tests {
 
     #[test]
     fn a_code_is_kept_for_who_has_a_pidfd() {
-        let mut child = std::process::Command::new("/bin/sh").args(["-c", "read x; exit 7"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "read x; exit 7"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let pidfd = pidfd_open(child.id()).unwrap();
         assert_eq!(exit_status(pidfd.as_fd()), None);
         drop(child.stdin.take());

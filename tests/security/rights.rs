@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use isobench::container::capabilities::CapabilitySet;
-use isobench::container::spec::{User, UserMapping};
+use isobench::container::spec::{Seccomp, User, UserMapping};
 use isobench::container::{ContainerSpec, Network};
 use isobench::image::WORKLOAD_PATH;
 use isobench::sys::launch::ExitStatus;
@@ -34,7 +34,7 @@ pub fn cases() -> Vec<Case> {
 
 /// Takes the filter away, so that what refuses is the kernel alone.
 fn unfiltered(wanted: &mut ContainerSpec) {
-    wanted.seccomp = false;
+    wanted.seccomp = Seccomp::Unconfined;
 }
 
 /// The release agents of the host's v1 hierarchies.

@@ -62,7 +62,9 @@ pub(super) fn run(store: &Store, args: &ExecArgs) -> Result<Outcome, CommandErro
     let state = settled(store, &stored)?;
     let init = match (state.status, state.init) {
         (Status::Running, Some(init)) => init,
-        (Status::Paused, _) => return Err(stored.refuse("run a program in", state.status, "; unpause it first").into()),
+        (Status::Paused, _) => {
+            return Err(stored.refuse("run a program in", state.status, "; unpause it first").into());
+        }
         (status, _) => return Err(stored.refuse("run a program in", status, "; start it first").into()),
     };
     let stopped = || stored.refuse("run a program in", Status::Exited, "");
@@ -82,7 +84,8 @@ pub(super) fn run(store: &Store, args: &ExecArgs) -> Result<Outcome, CommandErro
     let spec = make::program(&stored, init.pid, &wanted)?;
     let (v1, v2) = make::groups(&stored.config)?;
     // Nothing of this process may be reached from inside by /proc while the program is not executed yet.
-    nix::sys::prctl::set_dumpable(false).map_err(|errno| CommandError::system("hide from the container")(errno.into()))?;
+    nix::sys::prctl::set_dumpable(false)
+        .map_err(|errno| CommandError::system("hide from the container")(errno.into()))?;
     let signals = session::signals(true, args.tty).map_err(CommandError::system("take signals"))?;
     let (stdio, relays) = streams(args)?;
     let target = exec::Target { pidfd: pidfd.as_fd(), v1, v2 };
@@ -166,9 +169,8 @@ fn streams(args: &ExecArgs) -> Result<(Stdio, Relays), CommandError> {
         return Ok((stdio, relays));
     }
     let pipe = || io::pipe().map_err(CommandError::system("make a pipe"));
-    let own = |fd: std::os::fd::BorrowedFd<'_>| {
-        fd.try_clone_to_owned().map_err(CommandError::system("pass a stream on"))
-    };
+    let own =
+        |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(CommandError::system("pass a stream on"));
     if args.interactive && io::stdin().is_terminal() {
         let (reader, writer) = pipe()?;
         (stdio.stdin, relays.input) = (Some(reader.into()), Some(OwnedFd::from(writer).into()));

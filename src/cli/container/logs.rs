@@ -56,7 +56,9 @@ fn moment(text: &str) -> Result<Timestamp, String> {
         return Timestamp::from_nanosecond(ns).map_err(|_| wrong());
     }
     if let Ok(date) = text.parse::<jiff::civil::Date>() {
-        return jiff::tz::TimeZone::UTC.to_timestamp(date.to_datetime(jiff::civil::Time::midnight())).map_err(|_| wrong());
+        return jiff::tz::TimeZone::UTC
+            .to_timestamp(date.to_datetime(jiff::civil::Time::midnight()))
+            .map_err(|_| wrong());
     }
     let ago = text.parse::<jiff::SignedDuration>().map_err(|_| wrong())?;
     Timestamp::now().checked_sub(ago).map_err(|_| wrong())

@@ -8,9 +8,9 @@ use super::{CommandError, Outcome};
 use crate::cli::output;
 use crate::container::client::{Client, ClientError};
 use crate::container::config::{Config, MountSource};
+use crate::container::make::MakeError;
 use crate::container::monitor::{self, First};
 use crate::container::store::{Store, Stored};
-use crate::container::make::MakeError;
 use crate::container::{etc, make, names};
 use crate::image::Image;
 

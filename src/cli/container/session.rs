@@ -123,8 +123,7 @@ pub(super) fn stay(client: Client, stored: &Stored, manner: &Manner) -> Result<L
                 _ => {}
             }
         }
-        let mut fds =
-            [PollFd::new(stream.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(failed(errno.into())),

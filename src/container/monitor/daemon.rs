@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use nix::sys::prctl;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use super::start::{Beginning, live};
 use super::MonitorError;
+use super::start::{Beginning, live};
 use crate::container::store::{Locked, Store, Stored};
 use crate::image::Image;
 use crate::sys::fork as process;

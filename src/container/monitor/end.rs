@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::streams::{Source, Streams};
 use super::subject::{End, give_back};
 use super::{Monitor, MonitorError};
-use crate::container::store::{Locked, Store, Stored};
 use crate::container::state::{State, Status};
+use crate::container::store::{Locked, Store, Stored};
 use crate::container::{make, restart};
 
 impl Monitor {

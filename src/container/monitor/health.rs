@@ -228,11 +228,8 @@ mod tests {
 
     #[test]
     fn failures_count_in_a_row_and_not_at_first() {
-        let state = |health, failing_streak| State {
-            health: Some(health),
-            failing_streak,
-            ..State::created(String::new())
-        };
+        let state =
+            |health, failing_streak| State { health: Some(health), failing_streak, ..State::created(String::new()) };
         assert_eq!(judge(&state(Health::Starting, 0), true, true, 1), (0, Health::Starting));
         assert_eq!(judge(&state(Health::Starting, 0), true, false, 2), (1, Health::Starting));
         assert_eq!(judge(&state(Health::Healthy, 1), true, true, 2), (2, Health::Unhealthy));

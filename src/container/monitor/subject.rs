@@ -19,11 +19,7 @@ pub(super) enum Subject {
     /// A child of this process.
     Own(Box<Container>),
     /// A process that another monitor, which died, was the parent of.
-    TakenUp {
-        pidfd: OwnedFd,
-        pid: u32,
-        place: Option<Place>,
-    },
+    TakenUp { pidfd: OwnedFd, pid: u32, place: Option<Place> },
 }
 
 /// A place on a bridge.
@@ -84,7 +80,8 @@ impl Subject {
                 let reaped = container.wait()?;
                 let code = exit_code(reaped.status);
                 let removed = container.remove()?;
-                let oom_killed = removed.usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
+                let oom_killed =
+                    removed.usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
                 Ok(End { code, oom_killed, known: true })
             }
             Self::TakenUp { pidfd, place, .. } => {

@@ -93,7 +93,14 @@ fn copy(directory: &OwnedFd, volume: &Path) -> Result<(), FillError> {
     let (reader, writer) = io::pipe().map_err(FillError::Thread)?;
     let from = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let all = Limits { bytes: u64::MAX >> 1, entries: u64::MAX >> 1, ..Limits::default() };
-    let options = Options { limits: all, rights: Rights::Root, below: Vec::new(), end_marker: true, whiteouts: false, copy: None };
+    let options = Options {
+        limits: all,
+        rights: Rights::Root,
+        below: Vec::new(),
+        end_marker: true,
+        whiteouts: false,
+        copy: None,
+    };
     let (packed, unpacked) = thread::scope(|scope| {
         let packing = scope.spawn(move || -> Result<(), FileError> {
             let mut writer = BufWriter::with_capacity(64 << 10, writer);

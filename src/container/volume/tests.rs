@@ -32,6 +32,7 @@ fn config(mounts: Vec<Mount>) -> Config {
         dns: Vec::new(),
         dns_search: Vec::new(),
         open_stdin: false,
+        stdin_once: false,
         tty: false,
         mounts,
         read_only: false,

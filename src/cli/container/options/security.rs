@@ -5,7 +5,7 @@ use clap::Args;
 use super::values::{OptionsError, boolean, chain, file, wrong};
 use crate::container::capabilities::{CapabilitySet, NAMES};
 use crate::container::config::{NetworkMode, SeccompChoice, Security};
-use crate::container::seccomp;
+use crate::container::{seccomp, subid};
 use crate::fs::FileError;
 
 /// Options about rights.
@@ -107,45 +107,9 @@ fn check_profile(text: &str, profile: &str) -> Result<(), OptionsError> {
     }
 }
 
-/// The host's ids for those inside.
+/// A range of the host's ids for a user namespace.
 fn range(text: &str) -> Result<(u32, u32), OptionsError> {
-    const FLAG: &str = "--userns";
-    let Some((start, count)) = text.split_once(':') else { return named_range(text) };
-    let expected =
-        || wrong(FLAG, text, "write START:COUNT, as in 100000:65536: both at least 1, and no id above 4294967294");
-    let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number > 0 && !text.starts_with('+'));
-    let (start, count) = (number(start).ok_or_else(expected)?, number(count).ok_or_else(expected)?);
-    start.checked_add(count).map(|_| (start, count)).ok_or_else(expected)
-}
-
-/// The first range of a user. One mapping is for users and groups, so both files must say the same.
-fn named_range(name: &str) -> Result<(u32, u32), OptionsError> {
-    const FLAG: &str = "--userns";
-    let read = |path: &'static str| match std::fs::read_to_string(path) {
-        Ok(text) => Ok(first_range(&text, name)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(OptionsError::File { flag: FLAG, source: FileError::new("read", path)(error) }),
-    };
-    let (users, groups) = (read("/etc/subuid")?, read("/etc/subgid")?);
-    let users = users.ok_or_else(|| {
-        wrong(FLAG, name, "it has no range in /etc/subuid; write START:COUNT, as in 100000:65536, or host for none")
-    })?;
-    if groups != Some(users) {
-        let (start, count) = users;
-        let expected = format!("its range in /etc/subgid is not the one in /etc/subuid, {start}:{count}");
-        return Err(wrong(FLAG, name, expected));
-    }
-    Ok(users)
-}
-
-fn first_range(text: &str, name: &str) -> Option<(u32, u32)> {
-    text.lines().find_map(|line| {
-        let mut fields = line.trim().split(':');
-        let (owner, start, count) = (fields.next()?, fields.next()?, fields.next()?);
-        let (start, count) = (start.parse::<u32>().ok()?, count.parse::<u32>().ok()?);
-        let usable = owner == name && fields.next().is_none() && start > 0 && count > 0;
-        (usable && start.checked_add(count).is_some()).then_some((start, count))
-    })
+    subid::range(text).map_err(|error| wrong("--userns", text, chain(&error)))
 }
 
 #[cfg(test)]
@@ -192,9 +156,6 @@ mod tests {
         for bad in ["0:5", "5:0", "1:4294967295", "a:b", "1:", "+1:5", "no such user"] {
             assert!(range(bad).is_err(), "{bad}");
         }
-        let file = "# x\nother:1:2\nme:0:5\nme:200000:65536\nme:1:1\n";
-        assert_eq!(first_range(file, "me"), Some((200_000, 65_536)));
-        assert_eq!(first_range(file, "you"), None);
     }
 
     #[test]
