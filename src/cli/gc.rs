@@ -1,7 +1,7 @@
 //! `isobench gc`: takes away what a killed isobench could not give back.
 
 use super::{CliError, Ended, output};
-use crate::container::gc;
+use crate::container::{gc, store as containers};
 use crate::image::{Store, embedded};
 use crate::lab::{loops, scheduler};
 use crate::network::machine::{MachineNetworks, Removed};
@@ -14,6 +14,7 @@ pub(super) fn run() -> Result<Ended, CliError> {
     // After their schedulers: a device that is gone has none.
     let devices = loops::collect().map_err(|error| CliError::Collect(Box::new(error)))?;
     let stacks = stack::collect()?;
+    let containers = containers()?;
     let networks = unused_networks()?;
     let images = embedded::remove_stale()?;
     let store = Store::existing()?.map(|store| store.tidy()).transpose()?.flatten().unwrap_or_default();
@@ -30,6 +31,12 @@ pub(super) fn run() -> Result<Ended, CliError> {
     }
     if stacks > 0 {
         text.push_str(&format!("removed the layers of {stacks} runs\n"));
+    }
+    if containers.ended > 0 {
+        text.push_str(&format!("wrote down the end of {} containers that no one saw ending\n", containers.ended));
+    }
+    if containers.halves > 0 {
+        text.push_str(&format!("removed {} half-made containers and names\n", containers.halves));
     }
     if networks.addresses > 0 {
         text.push_str(&format!("took back the addresses of {} containers\n", networks.addresses));
@@ -49,6 +56,12 @@ pub(super) fn run() -> Result<Ended, CliError> {
     }
     output::print(&text)?;
     Ok(Ended::Pass)
+}
+
+/// Settles the containers that outlive their command, where there are any.
+fn containers() -> Result<gc::Settled, CliError> {
+    let Some(store) = containers::Store::existing()? else { return Ok(gc::Settled::default()) };
+    gc::settle(&store).map_err(|error| CliError::Collect(Box::new(error)))
 }
 
 /// Takes down what no one uses in the network namespace of this process, and forgets namespaces that are gone.

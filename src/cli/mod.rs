@@ -130,7 +130,7 @@ impl From<Ended> for ExitCode {
 /// # Errors
 /// When the command cannot do what it was asked.
 pub fn run() -> Result<Ended, CliError> {
-    match Cli::parse().command {
+    match parse().command {
         Command::Run(args) => run::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Report(args) => report::run(args),
@@ -142,6 +142,19 @@ pub fn run() -> Result<Ended, CliError> {
         Command::List => list::run(),
         Command::Completions(args) => completions::run(args),
     }
+}
+
+/// As `Cli::parse`, but that docker's commands end with docker's code where their line is wrong.
+fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        let dockers = std::env::args().nth(1).is_some_and(|word| word == "container" || word == "network");
+        if dockers && error.use_stderr() {
+            // Where standard error is closed there is no one left to tell.
+            let _ = error.print();
+            std::process::exit(container::NOT_RUN);
+        }
+        error.exit()
+    })
 }
 
 #[cfg(test)]

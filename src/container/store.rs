@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `config.json` | [`Config`] |
-//! | `state.json` | [`State`] |
+//! | `state.json` | [`State`]; missing until it is started, since to replace a file costs some file systems a flush |
 //! | `lock` | locked by whoever changes the state |
 //! | `upper/`, `work/` | the writable layer |
 //! | `log.json`, `log.json.1`, … | its output, the oldest with the highest number |
@@ -106,6 +106,15 @@ impl Store {
         Self::open(root_of_machine())
     }
 
+    /// The store of this machine, if there is one.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn existing() -> Result<Option<Self>, StoreError> {
+        let root = root_of_machine();
+        if root.join("containers").is_dir() { Self::open(root).map(Some) } else { Ok(None) }
+    }
+
     /// The store in a directory.
     ///
     /// # Errors
@@ -175,9 +184,8 @@ impl Store {
             // The root of the container, whatever the umask.
             std::fs::set_permissions(&upper, std::os::unix::fs::PermissionsExt::from_mode(0o755))
                 .map_err(FileError::new("set the mode of", &upper))?;
-            for (file, content) in [("config.json", json(config)), ("state.json", json(&State::created(boot()?)))] {
-                std::fs::write(fresh.join(file), content).map_err(FileError::new("write", fresh.join(file)))?;
-            }
+            let path = fresh.join("config.json");
+            std::fs::write(&path, json(config)).map_err(FileError::new("write", path))?;
             std::fs::rename(&fresh, &place).map_err(FileError::new("make the directory", &place))?;
             Ok(())
         };
@@ -365,7 +373,7 @@ impl Stored {
     /// # Errors
     /// When it is gone or damaged.
     pub fn state(&self) -> Result<State, StoreError> {
-        read_json(&self.directory.join("state.json"))
+        read_state(&self.directory)
     }
 
     /// Waits until no one else changes the container, and keeps it so.
@@ -421,7 +429,7 @@ impl Locked {
     /// # Errors
     /// When it is gone or damaged.
     pub fn state(&self) -> Result<State, StoreError> {
-        read_json(&self.directory.join("state.json"))
+        read_state(&self.directory)
     }
 
     /// Writes its state.
@@ -469,6 +477,16 @@ fn check_name(name: &str) -> Result<(), StoreError> {
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
     // Both forms have string keys only, which is all that JSON asks for.
     serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// The state in a container's directory; that of one that was never started is not written.
+fn read_state(directory: &Path) -> Result<State, StoreError> {
+    match read_json(&directory.join("state.json")) {
+        Err(StoreError::File(error)) if error.is_not_found() && directory.join("config.json").exists() => {
+            Ok(State::created(boot()?))
+        }
+        read => read,
+    }
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StoreError> {

@@ -157,7 +157,7 @@ impl CommandError {
 }
 
 /// Docker's code for what goes wrong before there is a program.
-const NOT_RUN: i32 = 125;
+pub(super) const NOT_RUN: i32 = 125;
 
 pub(super) fn run(args: ContainerArgs) -> Result<Ended, CliError> {
     let or = match &args.command {

@@ -24,7 +24,8 @@ impl Monitor {
         }
         self.streams = Streams::default();
         if let Some(mut log) = self.log.take() {
-            log.flush()?;
+            let flushed = log.flush();
+            self.log_kept(flushed);
         }
         self.checks.stop();
         self.kill_at = None;
@@ -49,23 +50,27 @@ impl Monitor {
 
     fn write_end(&mut self, end: End) -> Result<(), MonitorError> {
         let lock = self.stored.lock()?;
-        let state = lock.state()?;
         let again = self.restart_at.is_some();
+        if self.stored.config.auto_remove && !again {
+            return self.remove();
+        }
+        let state = lock.state()?;
         lock.write(&State {
             status: if again { Status::Restarting } else { Status::Exited },
             init: None,
             monitor: if again { state.monitor } else { None },
             exit_code: Some(end.code),
-            error: if end.known { String::new() } else { UNKNOWN.to_owned() },
+            error: match &self.log_lost {
+                Some(why) => format!("its output was not kept to the end: {why}"),
+                None if end.known => String::new(),
+                None => UNKNOWN.to_owned(),
+            },
             oom_killed: end.oom_killed,
             finished: Some(Timestamp::now().to_string()),
             stopped_by_hand: self.stopped_by_hand,
             connection: None,
             ..state
         })?;
-        if self.stored.config.auto_remove && !again {
-            self.remove()?;
-        }
         Ok(())
     }
 

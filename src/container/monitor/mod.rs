@@ -101,6 +101,8 @@ pub(super) struct Monitor {
     subject: Option<Subject>,
     streams: Streams,
     log: Option<log::Writer>,
+    /// Why the log was given up.
+    log_lost: Option<String>,
     checks: Checks,
     /// When it was started last.
     started: Instant,
@@ -206,7 +208,8 @@ impl Monitor {
                 Source::Output => log::Stream::Stdout,
                 Source::Error => log::Stream::Stderr,
             };
-            log.write(stream, bytes)?;
+            let written = log.write(stream, bytes);
+            self.log_kept(written);
         }
         let message = match source {
             Source::Output => Message::Output(bytes.to_vec()),
@@ -214,6 +217,14 @@ impl Monitor {
         };
         self.clients.publish(&message);
         Ok(true)
+    }
+
+    /// A log that cannot be written (a full disk) is given up, which the container's end tells; the container goes on.
+    fn log_kept(&mut self, written: Result<(), FileError>) {
+        if let Err(error) = written {
+            self.log = None;
+            self.log_lost = Some(start::chain(&error));
+        }
     }
 
     /// What is due by the clock.

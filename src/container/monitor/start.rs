@@ -57,7 +57,7 @@ pub(super) fn live(store: &Store, stored: &Stored, beginning: Beginning) -> Resu
 }
 
 /// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -89,6 +89,7 @@ impl Monitor {
             subject: None,
             streams: Streams::default(),
             log: None,
+            log_lost: None,
             checks: Checks::of(stored.config.health.as_ref()),
             started: Instant::now(),
             restarts: 0,
@@ -116,6 +117,7 @@ impl Monitor {
             self.image = Some(make::open_image(config)?);
         }
         let Some(image) = &self.image else { return Ok(()) };
+        self.log_lost = None;
         if config.log.kept && self.log.is_none() {
             self.log = Some(log::Writer::open(&self.stored.log(), config.log)?);
         }
