@@ -7,7 +7,7 @@ use super::config::{Config, NetworkMode};
 use crate::fs::{FileError, read_text};
 
 /// The address of `--add-host NAME:host-gateway`.
-const HOST_GATEWAY: &str = "host-gateway";
+pub const HOST_GATEWAY: &str = "host-gateway";
 /// What every hosts file begins with.
 const LOCAL: &str = "127.0.0.1\tlocalhost\n\
     ::1\tlocalhost ip6-localhost ip6-loopback\n\

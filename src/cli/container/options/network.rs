@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::values::{OptionsError, number, wrong};
 use crate::container::config::NetworkMode;
+use crate::container::etc::HOST_GATEWAY;
 use crate::network::PortMapping;
 
 /// Options about the network.
@@ -155,6 +156,9 @@ fn host(text: &str) -> Result<String, OptionsError> {
     let (name, address) = split.filter(|(name, _)| !name.is_empty()).ok_or_else(expected)?;
     if name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
         return Err(expected());
+    }
+    if address == HOST_GATEWAY {
+        return Ok(format!("{name}:{address}"));
     }
     let bare = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
     let parsed: IpAddr = bare.parse().map_err(|_| wrong(FLAG, text, format!("`{address}` is no IP address")))?;
