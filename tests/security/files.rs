@@ -121,8 +121,8 @@ fn a_copy_loads_nothing() -> Outcome {
     // Whoever opens a pipe waits for the other end, and can be seen to wait.
     let traps = TRAPS.join(" ");
     let script = format!(
-        "rm -f {traps}; for f in {traps}; do mkdir -p ${{f%/*}}; mkfifo $f || exit 1; done
-         mkdir /data; echo mine > /data/f; chown 1000:1000 /data/f; echo ready; exec sleep 60"
+        "mkdir /data; echo mine > /data/f; chown 1000:1000 /data/f
+         rm -f {traps}; for f in {traps}; do mkdir -p ${{f%/*}}; mkfifo $f || exit 1; done; echo ready; exec sleep 60"
     );
     let mut container = start(&spec(&script)?, &Network::None)?;
     assert_eq!(container.line()?, "ready");
