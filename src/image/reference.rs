@@ -122,14 +122,15 @@ impl Reference {
         Self { digest: None, ..self.clone() }
     }
 
-    /// The repository as people write it: without the default registry and its `library/`.
+    /// The repository as people write it: without the default registry and its `library/`, where what is left still
+    /// means the same. It would not of `library/a/b`, nor of `docker.io/a.b/c`.
     #[must_use]
     pub fn familiar_repository(&self) -> String {
-        if self.registry == DEFAULT_REGISTRY {
-            self.repository.strip_prefix(LIBRARY).unwrap_or(&self.repository).to_owned()
-        } else {
-            format!("{}/{}", self.registry, self.repository)
-        }
+        let is_this = |read: Self| read.registry == self.registry && read.repository == self.repository;
+        let same = |short: &&str| short.parse().is_ok_and(is_this);
+        let short = [self.repository.strip_prefix(LIBRARY), Some(self.repository.as_str())].into_iter().flatten();
+        let short = short.filter(|_| self.registry == DEFAULT_REGISTRY).find(same);
+        short.map_or_else(|| format!("{}/{}", self.registry, self.repository), str::to_owned)
     }
 
     /// The reference as people write it, as in `busybox:latest`.
@@ -291,6 +292,21 @@ mod tests {
         assert_eq!((reference.tag(), reference.familiar()), (None, text));
         let both = parse(&format!("busybox:1@sha256:{HEX}")).unwrap();
         assert_eq!(both.without_digest().familiar(), "busybox:1");
+    }
+
+    #[test]
+    fn a_familiar_name_means_the_same() {
+        for (whole, familiar) in [
+            ("docker.io/library/busybox", "busybox"),
+            ("library/a/b:1", "library/a/b:1"),
+            ("docker.io/a.b/c", "docker.io/a.b/c"),
+            ("docker.io/localhost/c", "docker.io/localhost/c"),
+            (&format!("library/{HEX}"), &format!("library/{HEX}")),
+        ] {
+            let reference = parse(whole).unwrap();
+            assert_eq!(reference.familiar(), familiar);
+            assert_eq!(parse(familiar).unwrap(), reference);
+        }
     }
 
     #[test]

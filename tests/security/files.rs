@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isobench::container::Network;
 use isobench::container::files::Root;
@@ -72,7 +72,6 @@ fn archive(entries: &[(&str, EntryType, &str)]) -> Result<Vec<u8>, Box<dyn Error
 fn a_swapped_directory() -> Outcome {
     let host = tempfile::tempdir()?;
     fs::write(host.path().join("secret"), "secret")?;
-    let mut copied = (0, 0);
     // Absolute, and up beyond the root: neither leads there.
     for target in [host.path().display().to_string(), format!("../../../../..{}", host.path().display())] {
         let script =
@@ -81,7 +80,11 @@ fn a_swapped_directory() -> Outcome {
         assert_eq!(container.line()?, "ready");
         let root = root_of(&container)?;
         let file = archive(&[("written", EntryType::Regular, "x")])?;
-        for _ in 0..2000 {
+        // At least so often, and until a copy each way has met the directory, however the two are scheduled.
+        let (mut tries, deadline) = (0, Instant::now() + Duration::from_secs(60));
+        let mut copied = (0, 0);
+        while (tries < 2000 || copied.0 == 0 || copied.1 == 0) && Instant::now() < deadline {
+            tries += 1;
             copied.0 += u32::from(root.write(Path::new("/d"), file.as_slice(), true).is_ok());
             for follow in [false, true] {
                 let mut read = Vec::new();
@@ -92,10 +95,10 @@ fn a_swapped_directory() -> Outcome {
                 assert!(!whole.windows(6).any(|part| part == b"secret"), "the host's directory was read");
             }
         }
+        assert!(tries >= 2000 && copied.0 > 0 && copied.1 > 0, "it was no race: {copied:?} of {tries}");
         drop(root);
         container.container.remove()?;
     }
-    assert!(copied.0 > 0 && copied.1 > 0, "it was no race: {copied:?}");
     assert_eq!(fs::read_dir(host.path())?.count(), 1, "something was written to the host");
     assert_eq!(fs::read(host.path().join("secret"))?, b"secret");
     Ok(())
@@ -121,8 +124,8 @@ fn a_copy_loads_nothing() -> Outcome {
     // Whoever opens a pipe waits for the other end, and can be seen to wait.
     let traps = TRAPS.join(" ");
     let script = format!(
-        "rm -f {traps}; for f in {traps}; do mkdir -p ${{f%/*}}; mkfifo $f || exit 1; done
-         mkdir /data; echo mine > /data/f; chown 1000:1000 /data/f; echo ready; exec sleep 60"
+        "mkdir /data; echo mine > /data/f; chown 1000:1000 /data/f
+         rm -f {traps}; for f in {traps}; do mkdir -p ${{f%/*}}; mkfifo $f || exit 1; done; echo ready; exec sleep 60"
     );
     let mut container = start(&spec(&script)?, &Network::None)?;
     assert_eq!(container.line()?, "ready");

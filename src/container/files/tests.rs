@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::*;
 
@@ -140,24 +143,27 @@ fn a_directory_that_becomes_a_link_and_back_is_never_left() {
     let place = Place::new();
     let (here, there) = (place.path("root/d"), place.path("root/e"));
     std::fs::create_dir(&here).unwrap();
+    symlink("../outside", &there).unwrap();
     let stop = AtomicBool::new(false);
     let file = archive(&[("f", tar::EntryType::Regular, "x")]);
-    let mut made = 0;
+    // Until both have been met often, however the threads are scheduled.
+    let (mut made, mut refused) = (0, 0);
+    let deadline = Instant::now() + Duration::from_secs(60);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                std::fs::rename(&here, &there).unwrap();
-                symlink("../outside", &here).unwrap();
-                std::fs::remove_file(&here).unwrap();
-                std::fs::rename(&there, &here).unwrap();
+                renameat_with(CWD, &here, CWD, &there, RenameFlags::EXCHANGE).unwrap();
             }
         });
-        for _ in 0..3000 {
-            made += u32::from(place.root.write(Path::new("/d"), file.as_slice(), false).is_ok());
+        while (made < 500 || refused < 500) && Instant::now() < deadline {
+            match place.root.write(Path::new("/d"), file.as_slice(), false) {
+                Ok(()) => made += 1,
+                Err(_) => refused += 1,
+            }
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert!(made > 0, "it was a race and not a wall");
+    assert!(made >= 500 && refused >= 500, "it was no race: {made} made, {refused} refused");
     place.untouched();
 }
 
