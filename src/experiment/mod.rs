@@ -12,9 +12,11 @@ pub mod devices;
 mod end;
 pub mod freezer;
 pub mod interference;
+pub mod lifecycle;
 pub mod memory;
 pub mod network;
 pub mod pids;
+mod place;
 mod program;
 pub mod startup;
 mod subject;
@@ -275,5 +277,10 @@ pub fn for_case(case: &Case) -> Result<Box<dyn Experiment>, ExperimentError> {
         CaseKind::Devices(case) => Box::new(devices::Devices::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Combined(case) => Box::new(combined::Combined::new(case.clone(), runtime(case.runtime)?)),
         CaseKind::Interference(case) => Box::new(interference::Interference::new(case.clone(), runtime(case.runtime)?)),
+        CaseKind::Lifecycle(case) => {
+            let runtime = runtime::on_image(case.runtime, &case.image, 0);
+            let runtime = runtime.map_err(ExperimentError::while_doing("preparing the runtime"))?;
+            Box::new(lifecycle::Lifecycle::new(case.clone(), runtime))
+        }
     })
 }

@@ -14,12 +14,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cold::Cold;
 
+use super::place::Place;
 use super::{Experiment, ExperimentError, Observation, Observations, PhaseObservation, Stop};
-use crate::lab::Lab;
-use crate::network::bridge::BridgeNetwork;
 use crate::record::metric;
-use crate::runtime::{ExitStatus, Instance, Network, Runtime, StartRequest};
-use crate::scenario::{NetworkMode, StartupCase};
+use crate::runtime::{ExitStatus, Network, Runtime, StartRequest};
+use crate::scenario::StartupCase;
 use crate::sys::clock;
 
 /// One case of the experiment.
@@ -27,15 +26,6 @@ pub struct Startup {
     case: StartupCase,
     runtime: Arc<dyn Runtime>,
     place: Option<Place>,
-}
-
-/// Where the containers of all blocks are started.
-struct Place {
-    /// Dropped last: everything below lives in it.
-    lab: Lab,
-    bridge: Option<Arc<BridgeNetwork>>,
-    /// The container whose network the measured ones share.
-    partner: Option<Box<dyn Instance>>,
     /// What is dropped from the page cache before each start.
     cold: Option<Cold>,
 }
@@ -53,54 +43,21 @@ impl Startup {
     /// An experiment for a case, with the runtime that the case names.
     #[must_use]
     pub fn new(case: StartupCase, runtime: Arc<dyn Runtime>) -> Self {
-        Self { case, runtime, place: None }
-    }
-
-    fn network(&self) -> Result<Network, ExperimentError> {
-        let unprepared = || ExperimentError::Unsupported("measured before it was prepared".to_owned());
-        let place = self.place.as_ref().ok_or_else(unprepared)?;
-        match self.case.network {
-            NetworkMode::None => Ok(Network::None),
-            NetworkMode::Host => Ok(Network::Host(place.lab.host().netns().clone())),
-            NetworkMode::Bridge => {
-                let network = place.bridge.clone().ok_or_else(unprepared)?;
-                Ok(Network::Bridge { network, ports: Vec::new() })
-            }
-            NetworkMode::Container => {
-                let partner = place.partner.as_ref().ok_or_else(unprepared)?;
-                let netns = partner.netns();
-                Ok(Network::Container(netns.map_err(ExperimentError::while_doing("finding the partner's network"))?))
-            }
-        }
+        Self { case, runtime, place: None, cold: None }
     }
 }
 
 impl Experiment for Startup {
     fn prepare(&mut self) -> Result<(), ExperimentError> {
-        let lab = Lab::new().map_err(ExperimentError::while_doing("making a lab"))?;
-        let mut place = Place { lab, bridge: None, partner: None, cold: None };
-        if matches!(self.case.network, NetworkMode::Bridge | NetworkMode::Container) {
-            let bridge = place.lab.bridge().map_err(ExperimentError::while_doing("making a bridge"))?;
-            place.bridge = Some(bridge.clone());
-            if self.case.network == NetworkMode::Container {
-                let request =
-                    StartRequest::new(vec!["hold".to_owned()], Network::Bridge { network: bridge, ports: Vec::new() });
-                let partner = self.runtime.start(request);
-                place.partner = Some(
-                    partner.map_err(ExperimentError::while_doing("starting the container whose network is shared"))?,
-                );
-            }
-        }
-        if self.case.cold {
-            place.cold = Some(Cold::of(self.runtime.layers())?);
-        }
-        self.place = Some(place);
+        self.place = Some(Place::new(self.case.network, &*self.runtime)?);
+        self.cold = if self.case.cold { Some(Cold::of(self.runtime.layers())?) } else { None };
         Ok(())
     }
 
     fn measure(&mut self, into: &mut Observations, stop: Stop<'_>) -> Result<(), ExperimentError> {
-        let network = self.network()?;
-        let cold = self.place.as_ref().and_then(|place| place.cold.as_ref());
+        let unprepared = || ExperimentError::Unsupported("measured before it was prepared".to_owned());
+        let network = self.place.as_ref().ok_or_else(unprepared)?.network(self.case.network)?;
+        let cold = self.cold.as_ref();
         let begin = clock::now_ns();
         let starts = match cold {
             Some(cold) => start_cold(&*self.runtime, &network, cold, self.case.per_block, stop)?,
@@ -128,13 +85,7 @@ impl Experiment for Startup {
     }
 
     fn finish(&mut self) -> Result<(), ExperimentError> {
-        let Some(mut place) = self.place.take() else { return Ok(()) };
-        match place.partner.take() {
-            Some(partner) => {
-                partner.remove().map_err(ExperimentError::while_doing("removing the container whose network is shared"))
-            }
-            None => Ok(()),
-        }
+        self.place.take().map_or(Ok(()), Place::give_back)
     }
 }
 

@@ -93,6 +93,28 @@ metrics! {
     "interference" "victim_rtt" "ns" Lower "from sending a request until its reply has arrived, in the measured container";
     "interference" "victim_latency" "ns" Lower "how long a read from the disk takes in the measured container";
     "interference" "neighbour_killed" "ratio" Lower "whether its memory limit had ended the neighbour before the measured container was done";
+    "lifecycle" "run" "ns" Lower "from the request to start it until its program has said that it is there";
+    "lifecycle" "pause" "ns" Lower "from the request until the kernel says that every task is frozen";
+    "lifecycle" "pause_2" "ns" Lower "as `pause`, the second time in one life";
+    "lifecycle" "pause_3" "ns" Lower "as `pause`, the third time in one life";
+    "lifecycle" "pause_4" "ns" Lower "as `pause`, the fourth time in one life";
+    "lifecycle" "unpause" "ns" Lower "from the request until the kernel has taken the word that the tasks may go on";
+    "lifecycle" "unpause_2" "ns" Lower "as `unpause`, the second time in one life";
+    "lifecycle" "unpause_3" "ns" Lower "as `unpause`, the third time in one life";
+    "lifecycle" "unpause_4" "ns" Lower "as `unpause`, the fourth time in one life";
+    "lifecycle" "exec" "ns" Lower "from the request to run a program in the running container until that had ended and was reaped";
+    "lifecycle" "exec_2" "ns" Lower "as `exec`, the second time in one life";
+    "lifecycle" "exec_3" "ns" Lower "as `exec`, the third time in one life";
+    "lifecycle" "exec_4" "ns" Lower "as `exec`, the fourth time in one life";
+    "lifecycle" "stop" "ns" Lower "from SIGTERM until the container's first process was reaped";
+    "lifecycle" "stop_2" "ns" Lower "as `stop`, the second time in one life";
+    "lifecycle" "stop_3" "ns" Lower "as `stop`, the third time in one life";
+    "lifecycle" "stop_4" "ns" Lower "as `stop`, the fourth time in one life";
+    "lifecycle" "restart" "ns" Lower "stopped if it ran, its groups and network given back, and run again";
+    "lifecycle" "restart_2" "ns" Lower "as `restart`, the second time in one life";
+    "lifecycle" "restart_3" "ns" Lower "as `restart`, the third time in one life";
+    "lifecycle" "restart_4" "ns" Lower "as `restart`, the fourth time in one life";
+    "lifecycle" "rm" "ns" Lower "ended if it ran, and everything given back that it used";
 }
 
 /// A metric that an experiment names.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::stack::Stack;
 use super::{Instance, Phase, Reaped, Runtime, RuntimeError, StartRequest, workload_arguments};
 use crate::cgroup::{Applied, Group};
+use crate::container::exec;
 use crate::container::launch::Stdio;
 use crate::container::{Container, ContainerSpec};
 use crate::image::{Image, RootFs, Store, WORKLOAD_PATH, embedded};
@@ -69,9 +70,7 @@ impl Runtime for Builtin {
     }
 
     fn start(&self, request: StartRequest) -> Result<Box<dyn Instance>, RuntimeError> {
-        let program = [WORKLOAD_PATH.to_owned()].into_iter();
-        let arguments = program.chain(workload_arguments(&request.workload)).collect();
-        let mut spec = ContainerSpec::new(self.root.clone(), arguments);
+        let mut spec = ContainerSpec::new(self.root.clone(), command(&request.workload));
         spec.limits = Some(request.limits);
         spec.devices = request.devices;
         spec.group_parent = request.group_parent;
@@ -80,6 +79,11 @@ impl Runtime for Builtin {
             .map_err(RuntimeError::while_doing("starting a container"))?;
         Ok(Box::new(BuiltinInstance(container)))
     }
+}
+
+/// How the isobench binary in a container is told to run a workload.
+fn command(workload: &[String]) -> Vec<String> {
+    [WORKLOAD_PATH.to_owned()].into_iter().chain(workload_arguments(workload)).collect()
 }
 
 /// A container of this runtime.
@@ -114,6 +118,16 @@ impl Instance for BuiltinInstance {
 
     fn applied(&self) -> &[Applied] {
         self.0.applied()
+    }
+
+    fn exec(&mut self, workload: &[String]) -> Result<Reaped, RuntimeError> {
+        let spec = ContainerSpec::new(RootFs { layers: Vec::new() }, command(workload));
+        let v2 = self.group().and_then(Group::unified).map(PathBuf::from);
+        let directories = self.group().map(|group| group.view().distinct()).unwrap_or_default();
+        let v1 = directories.into_iter().filter(|path| Some(*path) != v2.as_deref()).map(PathBuf::from).collect();
+        let target = exec::Target { pidfd: self.0.pidfd(), v1, v2 };
+        let executed = exec::start(&target, &spec, Stdio::default()).and_then(|mut program| program.wait());
+        executed.map_err(RuntimeError::while_doing("running a program in a container"))
     }
 
     fn wait(&mut self) -> Result<Reaped, RuntimeError> {

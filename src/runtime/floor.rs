@@ -131,6 +131,10 @@ impl Instance for FloorInstance {
         &[]
     }
 
+    fn exec(&mut self, _: &[String]) -> Result<Reaped, RuntimeError> {
+        Err(RuntimeError::while_doing("running a program beside a process")("the floor has no containers"))
+    }
+
     fn wait(&mut self) -> Result<Reaped, RuntimeError> {
         let reaped = self.child.wait().map_err(RuntimeError::while_doing("waiting for a process"))?;
         if let Some(failure) = self.child.failure() {

@@ -93,6 +93,12 @@ pub trait Instance: Send {
     /// The limits as they were written and read back.
     fn applied(&self) -> &[Applied];
 
+    /// Runs a further workload inside, beside the first process, to its end, and reaps it. It has no input and no output.
+    ///
+    /// # Errors
+    /// When the container has ended, a step fails, or the runtime has no containers that could be joined.
+    fn exec(&mut self, workload: &[String]) -> Result<Reaped, RuntimeError>;
+
     /// Waits for the first process to end and reaps it. Calling it again returns the same.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    CombinedCase, CpuCase, DevicesCase, FreezerCase, InterferenceCase, MemoryCase, NetworkCase, NetworkMode, PidsCase,
-    Resource, StartupCase, accounting, blkio, combined, cpu, devices, estimate, freezer, interference, memory, network,
-    pids, startup,
+    CombinedCase, CpuCase, DevicesCase, FreezerCase, InterferenceCase, LifecycleCase, MemoryCase, NetworkCase,
+    NetworkMode, PidsCase, Resource, StartupCase, accounting, blkio, combined, cpu, devices, estimate, freezer,
+    interference, lifecycle, memory, network, pids, startup,
 };
 use crate::record::CaseRecord;
 
@@ -45,6 +45,8 @@ pub enum CaseKind {
     Combined(CombinedCase),
     /// A noisy neighbour.
     Interference(InterferenceCase),
+    /// Everything that is done to a container.
+    Lifecycle(LifecycleCase),
 }
 
 impl Case {
@@ -70,6 +72,7 @@ impl Case {
             CaseKind::Devices(case) => (case.runtime, None, devices::parameters(case)),
             CaseKind::Combined(case) => (case.runtime, None, combined::parameters(case)),
             CaseKind::Interference(case) => (case.runtime, None, interference::parameters(case)),
+            CaseKind::Lifecycle(case) => (case.runtime, Some(case.network), lifecycle::parameters(case)),
         };
         CaseRecord {
             id: self.id.clone(),
@@ -104,13 +107,14 @@ impl CaseKind {
             CaseKind::Devices(_) => "devices",
             CaseKind::Combined(_) => "combined",
             CaseKind::Interference(_) => "interference",
+            CaseKind::Lifecycle(_) => "lifecycle",
         }
     }
 
     /// The names of the metrics that the case yields, each one of [`crate::record::metric::METRICS`].
     #[must_use]
-    pub fn metrics(&self) -> &'static [&'static str] {
-        match self {
+    pub fn metrics(&self) -> Vec<&'static str> {
+        let fixed = match self {
             CaseKind::Startup(_) => startup::METRICS,
             CaseKind::Network(case) => network::metrics(case.test),
             CaseKind::Cpu(case) => cpu::metrics(case),
@@ -122,6 +126,8 @@ impl CaseKind {
             CaseKind::Devices(_) => devices::METRICS,
             CaseKind::Combined(_) => combined::METRICS,
             CaseKind::Interference(case) => interference::metrics(case),
-        }
+            CaseKind::Lifecycle(case) => return case.metrics(),
+        };
+        fixed.to_vec()
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn of_case(case: &Case) -> Duration {
         CaseKind::Devices(_) => SAMPLE_OVERHEAD,
         CaseKind::Combined(case) => case.estimate() + SAMPLE_OVERHEAD,
         CaseKind::Interference(case) => case.estimate() + SAMPLE_OVERHEAD,
+        CaseKind::Lifecycle(case) => case.estimate(),
     }
 }
 
@@ -103,6 +104,9 @@ fn apply(scenario: &mut Scenario, full: &Scenario, scale: f64) {
             }
             (CaseKind::Interference(case), CaseKind::Interference(full)) => {
                 case.duration = full.duration.mul_f64(scale).max(QUICK_DURATION.min(full.duration));
+            }
+            (CaseKind::Lifecycle(case), CaseKind::Lifecycle(full)) => {
+                case.per_block = shrink(full.per_block, scale, 2);
             }
             // What the others do is given by their limit. `full` is a clone of `scenario`: its cases are of the same kinds.
             _ => {}

@@ -15,6 +15,7 @@ pub use check::overlap;
 pub use combined::{Arrangement, CombinedCase};
 pub use devices::{Device, DeviceAccess, DeviceKind, DeviceRule, DevicesCase};
 pub use interference::{InterferenceCase, Neighbour, NeighbourLimit};
+pub use lifecycle::{LifecycleCase, Step as LifecycleStep};
 pub use source::{Diagnostic, ScenarioError};
 
 use source::Sources;
@@ -55,6 +56,7 @@ mod devices;
 mod estimate;
 mod freezer;
 mod interference;
+mod lifecycle;
 mod matrix;
 mod memory;
 mod network;
@@ -98,6 +100,7 @@ pub const TABLES: &[(&str, &[Key])] = &[
     ("[[experiment]] kind = \"devices\"", devices::KEYS),
     ("[[experiment]] kind = \"combined\"", combined::KEYS),
     ("[[experiment]] kind = \"interference\"", interference::KEYS),
+    ("[[experiment]] kind = \"lifecycle\"", lifecycle::KEYS),
     ("[[check]]", check::KEYS),
 ];
 

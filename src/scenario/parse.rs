@@ -4,8 +4,8 @@ use super::raw::{Node, Value};
 use super::read::{self, Found, Table, Wrong};
 use super::source::{Problem, suggest};
 use super::{
-    Case, RunSettings, Scenario, accounting, blkio, check, combined, cpu, devices, freezer, interference, memory,
-    network, pids, startup,
+    Case, RunSettings, Scenario, accounting, blkio, check, combined, cpu, devices, freezer, interference, lifecycle,
+    memory, network, pids, startup,
 };
 
 /// The keys of `[scenario]`.
@@ -40,6 +40,7 @@ const KINDS: &[&str] = &[
     "devices",
     "combined",
     "interference",
+    "lifecycle",
 ];
 
 /// Reads the whole tree; `None` only when a required value is missing, which is then among the problems.
@@ -153,6 +154,7 @@ fn read_kind(mut table: Table<'_, '_>) -> Vec<Case> {
         "devices" => devices::expand(table),
         "combined" => combined::expand(table),
         "interference" => interference::expand(table),
+        "lifecycle" => lifecycle::expand(table),
         other => {
             table.problem(kind.span, format!("unknown kind of experiment `{other}`"), suggest(other, KINDS));
             Vec::new()

@@ -151,6 +151,11 @@ impl<'a, 'p> Table<'a, 'p> {
         self.problem(span, message, format!("add \"{name}\" to the list, or name one that is in it"));
     }
 
+    /// One item of a list; `None` when it is wrong.
+    pub(super) fn item<T>(&mut self, node: &Node, key: &str, read: impl Fn(&Node) -> Result<T, Wrong>) -> Option<T> {
+        self.value(node, key, read)
+    }
+
     fn value<T>(&mut self, node: &Node, key: &str, read: impl Fn(&Node) -> Result<T, Wrong>) -> Option<T> {
         match read(node) {
             Ok(value) => Some(value),

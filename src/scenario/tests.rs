@@ -16,17 +16,18 @@ const CPU: &str = "[[experiment]]\nkind = \"cpu\"\nsetting = [\"shares\", \"quot
 const NETWORK: &str =
     "[[experiment]]\nkind = \"network\"\nnetwork = [\"host\", \"bridge\"]\ntest = [\"tcp_stream\", \"tcp_rr\"]\n";
 const BLKIO: &str = "[[experiment]]\nkind = \"blkio\"\nsetting = [\"write_bps\", \"weight\"]\n";
+const LIFECYCLE: &str = "[[experiment]]\nkind = \"lifecycle\"\nnetwork = \"none\"\n";
 const ACCOUNTING: &str = "[[experiment]]\nkind = \"accounting\"\nresource = [\"cpu\", \"network\"]\n";
 
 fn parse(text: &str, options: &Options) -> Scenario {
     Scenario::parse(text, "t.toml", options).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn good(body: &str) -> Scenario {
+pub(super) fn good(body: &str) -> Scenario {
     parse(&format!("{HEAD}{body}"), &Options::default())
 }
 
-fn ids(scenario: &Scenario) -> Vec<&str> {
+pub(super) fn ids(scenario: &Scenario) -> Vec<&str> {
     scenario.cases.iter().map(|case| case.id.as_str()).collect()
 }
 
@@ -35,7 +36,7 @@ fn baselines(scenario: &Scenario) -> Vec<(&str, Option<&str>)> {
 }
 
 /// The errors of a body after a sound `[scenario]`, which takes the first three lines.
-fn bad(body: &str, expected: Expect) {
+pub(super) fn bad(body: &str, expected: Expect) {
     bad_file(&format!("{HEAD}{body}"), &Options::default(), expected);
 }
 
@@ -226,7 +227,7 @@ fn quick_leaves_alone_what_is_short_and_never_raises() {
 #[test]
 fn every_kind_has_metrics_that_exist_and_are_its_own() {
     let scenario = good(&format!(
-        "{STARTUP}{CPU}{BLKIO}{ACCOUNTING}{}",
+        "{STARTUP}{CPU}{BLKIO}{ACCOUNTING}{LIFECYCLE}{}",
         NETWORK.replace("\"tcp_rr\"", "\"tcp_rr\", \"tcp_crr\", \"udp_stream\", \"udp_rr\"")
     ));
     for case in &scenario.cases {

@@ -1,6 +1,8 @@
 //! A plain fork, for the workloads that are one process among several inside a container.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use nix::unistd::Pid;
 
@@ -25,6 +27,24 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Pid> {
             unsafe { libc::_exit(code) }
         }
     }
+}
+
+/// Reaps one child of this process that has ended, any: its pid, and its code, or 128 and the number of the signal that
+/// ended it. `None` when none has ended, or there is no child.
+///
+/// # Errors
+/// When waitpid(2) fails.
+pub fn reap() -> io::Result<Option<(Pid, u8)>> {
+    let mut status = 0;
+    // SAFETY: status is valid for writing. By hand, because nix loses a status with a real-time signal in it.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    if pid < 0 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ECHILD) { Ok(None) } else { Err(error) };
+    }
+    let status = ExitStatus::from_raw(status);
+    let code = status.code().or(status.signal().map(|signal| 128 + signal)).and_then(|code| u8::try_from(code).ok());
+    Ok((pid > 0).then_some((Pid::from_raw(pid), code.unwrap_or(u8::MAX))))
 }
 
 /// A child must not run what the parent has on its stack.

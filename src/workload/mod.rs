@@ -7,6 +7,8 @@
 //!
 //! - `__workload stamp`: writes the time of the program's entry (ns of CLOCK_MONOTONIC) as 8 bytes, little-endian.
 //! - `__workload hold`: does nothing until it is killed; keeps a container, and so its namespaces, alive.
+//! - `__workload serve`: tells that it is there, and ends on SIGTERM, see [`serve`].
+//! - `__init -- PROGRAM ARGS...`: the first process of a container with `--init`, see [`init`].
 //! - `__workload burn|doze|roam --option value ...`: CPU time, wake-up latency and placement, see [`burn`], [`doze`] and
 //!   [`roam`].
 //! - `__workload block --path NODE ...`: reads or writes a block device between two instants, see [`block`].
@@ -60,10 +62,12 @@ pub mod device;
 pub mod doze;
 mod flow;
 pub mod fork;
+pub mod init;
 pub mod mix;
 mod options;
 pub mod result;
 pub mod roam;
+mod serve;
 mod server;
 mod socket;
 pub mod spin;
@@ -214,13 +218,18 @@ impl WorkloadError {
 /// `entry_ns` is when the program's own first instruction ran: ns of CLOCK_MONOTONIC.
 #[must_use]
 pub fn dispatch(entry_ns: u64, mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    if arguments.next()? != SUBCOMMAND {
+    let subcommand = arguments.next()?;
+    if subcommand == init::SUBCOMMAND {
+        return Some(init::run(arguments));
+    }
+    if subcommand != SUBCOMMAND {
         return None;
     }
     let name = arguments.next();
     match name.as_deref().and_then(|name| name.to_str()) {
         Some("stamp") => Some(stamp::run(entry_ns, io::stdout())),
         Some("hold") => hold(),
+        Some("serve") => Some(serve::run(entry_ns, io::stdout())),
         Some(name @ ("burn" | "doze" | "roam")) => Some(report(cpu_program(name, arguments))),
         Some(touch::NAME) => Some(steer::run(touch::word::COUNT, arguments, touch::run)),
         Some(cache::NAME) => Some(steer::run(cache::word::COUNT, arguments, cache::run)),
@@ -254,8 +263,10 @@ fn hold() -> ! {
 }
 
 /// The workloads beside the network tests.
-const OTHERS: [&str; 13] =
-    ["stamp", "hold", "burn", "doze", "roam", "touch", "cache", "fork", "spin", "block", "consume", "device", "mix"];
+const OTHERS: [&str; 14] = [
+    "stamp", "hold", "serve", "burn", "doze", "roam", "touch", "cache", "fork", "spin", "block", "consume", "device",
+    "mix",
+];
 
 /// Runs a program that ends by being killed: what it hands back is why it failed.
 fn endless(
@@ -364,7 +375,7 @@ mod tests {
         let error = network_test(Some("dance"), arguments("")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown workload `dance`; known are stamp, hold, burn, doze, roam, touch, cache, fork, spin, block, consume, device, mix, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
+            "unknown workload `dance`; known are stamp, hold, serve, burn, doze, roam, touch, cache, fork, spin, block, consume, device, mix, tcp_stream, tcp_rr, tcp_crr, udp_stream, udp_rr"
         );
     }
 

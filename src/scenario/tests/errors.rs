@@ -289,7 +289,7 @@ fn unknown_names() {
             t.toml:5:8: unknown kind of experiment `start-up`
               5 | kind = "start-up"
                 |        ^^^^^^^^^^
-                = did you mean `startup`? known are startup, network, cpu, memory, pids, freezer, blkio, accounting, devices, combined, interference
+                = did you mean `startup`? known are startup, network, cpu, memory, pids, freezer, blkio, accounting, devices, combined, interference, lifecycle
 
             t.toml:8:11: `runtime`: unknown runtime `builtln`
               8 | runtime = "builtln"
