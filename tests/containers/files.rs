@@ -38,7 +38,14 @@ fn copy() -> Outcome {
 fn diff() -> Outcome {
     let place = Place::new()?;
     place.say(&[
-        "run", "--network", "none", "--name", "c", IMAGE, "sh", "-c",
+        "run",
+        "--network",
+        "none",
+        "--name",
+        "c",
+        IMAGE,
+        "sh",
+        "-c",
         "echo new > /data/new; echo more >> /etc/plain; rm /etc/group",
     ])?;
     let lines = place.ok(&["diff", "c"])?;
@@ -63,7 +70,17 @@ fn export() -> Outcome {
     let place = Place::new()?;
     let host = tempfile::tempdir()?;
     let archive = host.path().join("a.tar").display().to_string();
-    place.say(&["run", "--network", "none", "--name", "c", IMAGE, "sh", "-c", "echo x > /data/x; chown app /data/x"])?;
+    place.say(&[
+        "run",
+        "--network",
+        "none",
+        "--name",
+        "c",
+        IMAGE,
+        "sh",
+        "-c",
+        "echo x > /data/x; chown app /data/x",
+    ])?;
     place.ok(&["export", "-o", &archive, "c"])?;
     let listed = std::process::Command::new("tar").args(["--numeric-owner", "-tvf", &archive]).output()?;
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));

@@ -4,6 +4,7 @@
 //! Without the needed privilege or tool a test is listed as ignored, with the reason in its name.
 
 mod exhaustion;
+mod files;
 #[path = "../privileged/harness.rs"]
 mod harness;
 mod kernel_files;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     }
     let mut tests = Vec::new();
     tests.extend(exhaustion::cases());
+    tests.extend(files::cases());
     tests.extend(kernel_files::cases());
     tests.extend(mount_races::cases());
     tests.extend(rights::cases());
