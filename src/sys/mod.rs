@@ -12,6 +12,7 @@ mod clone;
 mod entry;
 pub mod fork;
 pub mod guard;
+pub mod inherited;
 mod interpret;
 pub mod launch;
 pub mod loopdev;

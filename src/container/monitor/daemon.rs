@@ -11,7 +11,7 @@ use super::MonitorError;
 use super::start::{Beginning, live};
 use crate::container::store::{Locked, Store, Stored};
 use crate::image::Image;
-use crate::sys::fork as process;
+use crate::sys::{fork as process, inherited};
 
 /// What the first client wants.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,6 +62,7 @@ fn become_daemon() -> io::Result<()> {
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
+    inherited::close()?;
     prctl::set_dumpable(false)?;
     prctl::set_name(c"isobench-mon")?;
     Ok(())
