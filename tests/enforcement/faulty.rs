@@ -229,6 +229,10 @@ impl Instance for Outside {
         &self.applied
     }
 
+    fn exec(&mut self, workload: &[String]) -> Result<Reaped, RuntimeError> {
+        self.inner.exec(workload)
+    }
+
     fn wait(&mut self) -> Result<Reaped, RuntimeError> {
         self.inner.wait()
     }
