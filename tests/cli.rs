@@ -293,3 +293,38 @@ fn stamp_tells_when_the_program_began() {
         assert!(stdout(&output).contains("error") || !stderr(&output).is_empty(), "{near:?}");
     }
 }
+
+#[test]
+fn init_ends_as_its_program_does() {
+    let ends = |words: &[&str]| code(&isobench(&[&["__init", "--"], words].concat()));
+    assert_eq!(ends(&["sh", "-c", "exit 7"]), 7);
+    assert_eq!(ends(&["sh", "-c", "kill -TERM $$"]), 128 + 15);
+    assert_eq!(ends(&["sh", "-c", "kill -40 $$"]), 128 + 40);
+    assert_eq!(ends(&["/nowhere/to/be/found"]), 127);
+    assert_eq!(ends(&["/"]), 126);
+    assert!(is_refused(&["__init", "true"]).contains("-- PROGRAM"));
+}
+
+#[test]
+fn init_gives_its_program_no_blocked_and_no_ignored_signals() {
+    let status = succeeds(&["__init", "--", "grep", "-E", "SigBlk|SigIgn", "/proc/self/status"]);
+    assert_eq!(status, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
+#[test]
+fn init_passes_signals_on() {
+    use std::io::{BufRead, BufReader};
+    let script = "trap 'echo usr1; exit 3' USR1; echo ready; while :; do sleep 0.05; done";
+    let mut init = Command::new(env!("CARGO_BIN_EXE_isobench"))
+        .args(["__init", "--", "sh", "-c", script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(init.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "ready");
+    let pid = nix::unistd::Pid::from_raw(init.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).unwrap();
+    assert_eq!(lines.next().unwrap(), "usr1");
+    assert_eq!(init.wait().unwrap().code(), Some(3));
+}

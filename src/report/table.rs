@@ -167,7 +167,10 @@ pub(super) fn waterfall(run: &RunRecord, looks: &Looks, experiment: &str, falls:
         std::iter::once("whole".to_owned()).chain(falls.iter().map(|(_, fall)| figure::value(fall.whole, "ns")));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     Some(Table {
-        caption: "The median of each phase, and its share of the median start. Medians need not add up.".to_owned(),
+        caption: format!(
+            "The median of each phase, and its share of the median {}. Medians need not add up.",
+            falls::subject(experiment)
+        ),
         columns: columns(&["phase"], &names),
         groups: vec![
             Group { heading: String::new(), meaning: String::new(), rows: phases.iter().map(row).collect() },

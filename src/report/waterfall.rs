@@ -10,6 +10,11 @@ use crate::record::RunRecord;
 /// A case with this phase shows an end and not a start; it has a chart of its own.
 pub(super) const KILL: &str = "kill";
 
+/// What the phases of an experiment are parts of, in a word.
+pub(super) fn subject(experiment: &str) -> &'static str {
+    if experiment == "lifecycle" { "life" } else { "start" }
+}
+
 /// One start that happened: its phases in order and their sum.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Start {

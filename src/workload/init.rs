@@ -5,8 +5,8 @@
 //! that ended it; 127 when the program is not found, 126 when it cannot be executed. With its end the kernel ends the
 //! rest of the pid namespace.
 //!
-//! Signals are blocked and read from a descriptor, so that none comes between two steps. Dispositions and mask of the
-//! program are those of any program: [`std::process::Command`] gives them back at the exec.
+//! Signals are blocked and read from a descriptor, so that none comes between two steps. The program gets the mask that its
+//! init was started with, and [`std::process::Command`] undoes what Rust does to SIGPIPE.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgrp, setpgid, tcsetpgrp};
 
@@ -51,9 +51,9 @@ pub(super) fn run(mut words: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn serve(program: &OsString, arguments: Vec<OsString>) -> io::Result<u8> {
     let all = SigSet::all();
-    all.thread_block()?;
+    let before = all.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC)?;
-    let child = fork(|| execute(program, &arguments))?;
+    let child = fork(|| execute(program, &arguments, &before))?;
     // The child is not reaped before its end is seen below, so the pid is still its own.
     let pidfd = pidfd_open(child.as_raw().unsigned_abs())?;
     loop {
@@ -85,7 +85,7 @@ fn reap_all(program: Pid) -> io::Result<Option<u8>> {
 }
 
 /// The child's half: what it returns is its code, for on success the program has taken its place.
-fn execute(program: &OsString, arguments: &[OsString]) -> i32 {
+fn execute(program: &OsString, arguments: &[OsString], mask: &SigSet) -> i32 {
     // In a group of its own, and in the foreground where there is a terminal: else a key such as Ctrl-C would reach it
     // twice, once by the terminal and once by its init. SIGTTOU, which would stop it here, is blocked.
     let own = Pid::from_raw(0);
@@ -93,7 +93,10 @@ fn execute(program: &OsString, arguments: &[OsString]) -> i32 {
         // Without a terminal there is no foreground to take.
         let _ = tcsetpgrp(io::stdin(), getpgrp());
     }
-    let error = Command::new(program).args(arguments).exec();
+    let error = match mask.thread_set_mask() {
+        Ok(()) => Command::new(program).args(arguments).exec(),
+        Err(errno) => errno.into(),
+    };
     eprintln!("isobench: cannot execute `{}`: {error}", program.display());
     if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }
 }

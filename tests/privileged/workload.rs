@@ -23,6 +23,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("workload::stamp_tells_its_entry_time", stamp_tells_its_entry_time),
         Case::new("workload::bad_arguments_end_with_code_2", bad_arguments_end_with_code_2),
+        Case::new("workload::init_reaps_orphans", init_reaps_orphans).needs(which("unshare"), "needs util-linux"),
         netns("workload::tcp_stream_agrees_with_the_link", tcp_stream_agrees_with_the_link),
         netns("workload::udp_loss_agrees_with_the_kernel", udp_loss_agrees_with_the_kernel),
         netns("workload::request_histograms_hold_every_message", request_histograms_hold_every_message),
@@ -73,6 +74,24 @@ fn stamp_tells_its_entry_time() -> Outcome {
     let after = clock::now_ns();
     let stamp = u64::from_le_bytes(output.stdout.as_slice().try_into()?);
     require(output.status.success() && before < stamp && stamp < after, || format!("{before} {stamp} {after}"))
+}
+
+/// The inner shell leaves a child to the first process; the outer one looks for zombies after its end.
+fn init_reaps_orphans() -> Outcome {
+    let script = "sh -c 'sleep 0.1 & echo $!'; sleep 0.6; cat /proc/[0-9]*/stat; exit 7";
+    let init = std::env::current_exe()?;
+    let output = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(init)
+        .args(["__init", "--", "sh", "-c", script])
+        .stdin(Stdio::null())
+        .output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let (orphan, stats) = text.split_once('\n').ok_or("no orphan")?;
+    let holds = |what: &str| stats.lines().any(|line| line.contains(what));
+    let fine = stats.lines().any(|line| line.starts_with("1 ")) && !holds(") Z ");
+    let gone = !stats.lines().any(|line| line.starts_with(&format!("{orphan} ")));
+    require(fine && gone && output.status.code() == Some(7), || format!("{:?} {text}", output.status))
 }
 
 fn bad_arguments_end_with_code_2() -> Outcome {

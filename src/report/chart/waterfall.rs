@@ -70,17 +70,22 @@ fn chart(experiment: &str, facet: &str, phases: &Phases, bars: &[(Look, &Waterfa
     let widest = bars.iter().map(|(look, _)| text_width(&look.name, TEXT_SIZE)).fold(60.0, f64::max);
     let left = (widest + 14.0).min(170.0);
     let rows = bars.len() as f64 * CASE_ROWS;
+    let subject = waterfall::subject(experiment);
     let slow = bars.iter().find_map(|(_, fall)| fall.slow.as_ref().map(|_| fall.slow_name()));
     let frame = Frame {
         name: file_name(&[experiment, "waterfall", facet]),
-        title: format!("{}{}", scale.label("Where a start's time goes"), in_brackets(facet)),
-        description: describe(phases, bars),
+        title: format!("{}{}", scale.label(&format!("Where a {subject}'s time goes")), in_brackets(facet)),
+        description: describe(subject, phases, bars),
         experiment: experiment.to_owned(),
         legend: Legend::Table(legend(phases, bars)),
         note: Some(match slow {
-            Some("p99") => "Upper bar: the start nearest the median (its times are in the table). Lower bar: the one nearest the 99th percentile.".to_owned(),
-            Some(_) => "Upper bar: the start nearest the median (its times are in the table). Lower bar: the slowest.".to_owned(),
-            None => "The only start of each case.".to_owned(),
+            Some("p99") => format!(
+                "Upper bar: the {subject} nearest the median (its times are in the table). Lower bar: the one nearest the 99th percentile."
+            ),
+            Some(_) => format!(
+                "Upper bar: the {subject} nearest the median (its times are in the table). Lower bar: the slowest."
+            ),
+            None => format!("The only {subject} of each case."),
         }),
         plot_height: rows * ROW,
         left,
@@ -137,7 +142,7 @@ fn others(phases: &Phases, fall: &Waterfall) -> Option<f64> {
     (!times.is_empty()).then(|| times.iter().sum())
 }
 
-fn describe(phases: &Phases, bars: &[(Look, &Waterfall)]) -> String {
+fn describe(subject: &str, phases: &Phases, bars: &[(Look, &Waterfall)]) -> String {
     let of = |(look, fall): &(Look, &Waterfall)| {
         let longest = phases
             .named
@@ -150,5 +155,5 @@ fn describe(phases: &Phases, bars: &[(Look, &Waterfall)]) -> String {
         format!("{}: {} in all{longest}", look.name, figure::value(fall.median.whole, "ns"))
     };
     let bars = bars.iter().map(of).collect::<Vec<_>>().join("; ");
-    format!("Phases of the start nearest the median. {bars}.")
+    format!("Phases of the {subject} nearest the median. {bars}.")
 }

@@ -50,19 +50,107 @@ fn quick_takes_fewer_lives() {
 #[test]
 fn steps_that_make_no_sense() {
     let wrong = |steps: &str, expected| bad(&format!("{LIFE}steps = {steps}\n"), expected);
-    wrong("[]", expect![[r#""#]]);
-    wrong("[\"run\", \"pasue\"]", expect![[r#""#]]);
-    wrong("[\"exec\", \"run\"]", expect![[r#""#]]);
-    wrong("[\"run\", \"pause\", \"exec\"]", expect![[r#""#]]);
-    wrong("[\"run\", \"unpause\"]", expect![[r#""#]]);
-    wrong("[\"run\", \"stop\", \"pause\"]", expect![[r#""#]]);
-    wrong("[\"run\", \"stop\", \"run\"]", expect![[r#""#]]);
-    wrong("[\"run\", \"rm\", \"restart\"]", expect![[r#""#]]);
-    wrong("[\"run\", \"exec\", \"exec\", \"exec\", \"exec\", \"exec\"]", expect![[r#""#]]);
-    wrong("7", expect![[r#""#]]);
+    wrong(
+        "[]",
+        expect![[r#"
+        t.toml:7:9: `steps` is an empty list
+          7 | steps = []
+            |         ^^
+            = begin with "run"
+    "#]],
+    );
+    wrong(
+        "[\"run\", \"pasue\"]",
+        expect![[r#"
+        t.toml:7:17: `steps`: unknown step `pasue`
+          7 | steps = ["run", "pasue"]
+            |                 ^^^^^^^
+            = did you mean `pause`? known are run, pause, unpause, exec, stop, restart, rm
+    "#]],
+    );
+    wrong(
+        "[\"exec\", \"run\"]",
+        expect![[r#"
+        t.toml:7:10: `exec` makes no sense here: there is no container yet
+          7 | steps = ["exec", "run"]
+            |          ^^^^^^
+            = begin with "run"
+    "#]],
+    );
+    wrong(
+        "[\"run\", \"pause\", \"exec\"]",
+        expect![[r#"
+        t.toml:7:26: `exec` makes no sense here: the container is paused
+          7 | steps = ["run", "pause", "exec"]
+            |                          ^^^^^^
+            = put "unpause" before it
+    "#]],
+    );
+    wrong(
+        "[\"run\", \"unpause\"]",
+        expect![[r#"
+        t.toml:7:17: `unpause` makes no sense here: the container is not paused
+          7 | steps = ["run", "unpause"]
+            |                 ^^^^^^^^^
+            = put "pause" before it
+    "#]],
+    );
+    wrong(
+        "[\"run\", \"stop\", \"pause\"]",
+        expect![[r#"
+        t.toml:7:25: `pause` makes no sense here: the container does not run
+          7 | steps = ["run", "stop", "pause"]
+            |                         ^^^^^^^
+            = put "restart" before it
+    "#]],
+    );
+    wrong(
+        "[\"run\", \"stop\", \"run\"]",
+        expect![[r#"
+        t.toml:7:25: `run` makes no sense here: the container is there already
+          7 | steps = ["run", "stop", "run"]
+            |                         ^^^^^
+            = use "restart"
+    "#]],
+    );
+    wrong(
+        "[\"run\", \"rm\", \"restart\"]",
+        expect![[r#"
+        t.toml:7:23: `restart` makes no sense here: the container has been removed
+          7 | steps = ["run", "rm", "restart"]
+            |                       ^^^^^^^^^
+            = make "rm" the last step
+    "#]],
+    );
+    wrong(
+        "[\"run\", \"exec\", \"exec\", \"exec\", \"exec\", \"exec\"]",
+        expect![[r#"
+        t.toml:7:49: `exec` comes more than 4 times
+          7 | steps = ["run", "exec", "exec", "exec", "exec", "exec"]
+            |                                                 ^^^^^^
+            = shorten the life and raise per_block
+    "#]],
+    );
+    wrong(
+        "7",
+        expect![[r#"
+        t.toml:7:9: `steps`: expected the name of a step, found a whole number
+          7 | steps = 7
+            |         ^
+            = write it as in "run"
+    "#]],
+    );
 }
 
 #[test]
 fn the_floor_takes_no_part() {
-    bad(&format!("{LIFE}runtime = \"floor\"\n"), expect![[r#""#]]);
+    bad(
+        &format!("{LIFE}runtime = \"floor\"\n"),
+        expect![[r#"
+        t.toml:7:11: `runtime`: the floor has no control groups: it is a bare clone3 and exec
+          7 | runtime = "floor"
+            |           ^^^^^^^
+            = use "builtin"
+    "#]],
+    );
 }

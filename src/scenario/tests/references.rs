@@ -25,7 +25,7 @@ fn checks_that_cannot_be() {
             t.toml:16:10: `metric`: unknown metric `exits`
               16 | metric = "exits"
                  |          ^^^^^^^
-                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits, harness_cpu, longest_stall, turn, throttled_periods, cpu_pressure, placement_looks, wakeup_latency, page_touch, page_read, charge_batch, kill_delay, oom_event_delay, soft_excess, memory_pressure, shrink_time, cache_kept, fork_time, refused_fork_time, freeze_time, thaw_time, thaw_all_time, io_throughput, io_operations, io_stall, io_cpu_wait, io_charged, settling_time, buffered_excess, weight_error, read_cost, victim_rate, victim_rtt, victim_latency, neighbour_killed
+                 = did you mean `exit`? known are ready, exit, teardown, start_rate, throughput, rtt, connects, messages, loss, cpu_per_byte, cpu_per_message, retransmits, harness_cpu, longest_stall, turn, throttled_periods, cpu_pressure, placement_looks, wakeup_latency, page_touch, page_read, charge_batch, kill_delay, oom_event_delay, soft_excess, memory_pressure, shrink_time, cache_kept, fork_time, refused_fork_time, freeze_time, thaw_time, thaw_all_time, io_throughput, io_operations, io_stall, io_cpu_wait, io_charged, settling_time, buffered_excess, weight_error, read_cost, victim_rate, victim_rtt, victim_latency, neighbour_killed, run, pause, pause_2, pause_3, pause_4, unpause, unpause_2, unpause_3, unpause_4, exec, exec_2, exec_3, exec_4, stop, stop_2, stop_3, stop_4, restart, restart_2, restart_3, restart_4, rm
         "#]],
     );
     bad(
