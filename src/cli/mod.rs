@@ -124,13 +124,25 @@ impl From<Ended> for ExitCode {
     }
 }
 
+/// Docker's code for words that it does not understand.
+const NOT_UNDERSTOOD: u8 = 125;
+
 /// Parses the process's arguments and does what they ask. Help and usage errors end the process from within, with 0
-/// and 2.
+/// and 2; those of `container` are told with docker's 125.
 ///
 /// # Errors
 /// When the command cannot do what it was asked.
 pub fn run() -> Result<Ended, CliError> {
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|word| word == "container") => {
+            // Where standard error is closed there is no one to tell.
+            let _ = error.print();
+            return Ok(Ended::Program(NOT_UNDERSTOOD));
+        }
+        Err(error) => error.exit(),
+    };
+    match cli.command {
         Command::Run(args) => run::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Report(args) => report::run(args),

@@ -6,7 +6,6 @@ use super::values::{OptionsError, boolean, chain, file, wrong};
 use crate::container::capabilities::{CapabilitySet, NAMES};
 use crate::container::config::{NetworkMode, SeccompChoice, Security};
 use crate::container::{seccomp, subid};
-use crate::fs::FileError;
 
 /// Options about rights.
 #[derive(Debug, Clone, Default, Args)]
