@@ -2,8 +2,14 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::launch::ExitStatus;
+
+/// How long is polled at once, in ms.
+const SLICE_MS: u8 = 50;
 
 /// `struct pidfd_info` of `linux/pidfd.h`, in its first version.
 #[repr(C)]
@@ -22,6 +28,20 @@ const _: () = assert!(size_of::<Info>() == 64);
 const EXIT: u64 = 1 << 3;
 /// PIDFD_GET_INFO: `_IOWR(0xff, 11, struct pidfd_info)`.
 const GET_INFO: u64 = 0xc040_ff0b;
+
+/// Waits until a process that has ended has been reaped by whoever its parent is now, at most for so long. Only then
+/// does the kernel tell its code to others.
+pub fn await_reaped(pidfd: BorrowedFd<'_>, patience: Duration) {
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
+        // No event is asked for: a hang-up, which comes once it is reaped, is told all the same.
+        let mut fds = [PollFd::new(pidfd, PollFlags::empty())];
+        match poll(&mut fds, SLICE_MS) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            _ => return,
+        }
+    }
+}
 
 /// How a process ended, by a pidfd that was opened while it lived; `None` while it lives or waits to be reaped, and on
 /// kernels before 6.15, which do not keep it.

@@ -73,7 +73,11 @@ fn pause() -> Outcome {
     let place = Place::new()?;
     let host = tempfile::tempdir()?;
     let bind = format!("{}:/count", host.path().display());
-    place.up("counts", &["-v", &bind], "i=0; while :; do i=$((i+1)); echo $i > /count/new; mv /count/new /count/at; done")?;
+    place.up(
+        "counts",
+        &["-v", &bind],
+        "i=0; while :; do i=$((i+1)); echo $i > /count/new; mv /count/new /count/at; done",
+    )?;
     let at = || -> Option<u64> { std::fs::read_to_string(host.path().join("at")).ok()?.trim().parse().ok() };
     until(|| Ok(at() > Some(10)))?;
     let pid = place.pid("counts")?;
@@ -177,7 +181,8 @@ fn policy() -> Outcome {
     let host = tempfile::tempdir()?;
     let bind = format!("{}:/runs", host.path().display());
     place.up("fails", &["--restart", "on-failure:2", "-v", &bind], "echo x >> /runs/all; exit 4")?;
-    place.until(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}", "fails"], "exited 4 2")?;
+    place
+        .until(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}", "fails"], "exited 4 2")?;
     assert_eq!(std::fs::read_to_string(host.path().join("all"))?, "x\nx\nx\n");
     place.up("succeeds", &["--restart", "on-failure:2", "-v", &bind], "echo y >> /runs/good")?;
     assert_eq!(place.ok(&["wait", "succeeds"])?, "0");

@@ -38,7 +38,14 @@ fn copy() -> Outcome {
 fn diff() -> Outcome {
     let place = Place::new()?;
     place.say(&[
-        "run", "--network", "none", "--name", "changed", IMAGE, "sh", "-c",
+        "run",
+        "--network",
+        "none",
+        "--name",
+        "changed",
+        IMAGE,
+        "sh",
+        "-c",
         "echo new > /data/new; echo more >> /etc/plain; rm /etc/group",
     ])?;
     let lines = place.ok(&["diff", "changed"])?;
@@ -50,7 +57,17 @@ fn diff() -> Outcome {
 
 fn commit() -> Outcome {
     let place = Place::new()?;
-    place.say(&["run", "--network", "none", "--name", "changed", IMAGE, "sh", "-c", "echo kept > /data/x; rm /etc/plain"])?;
+    place.say(&[
+        "run",
+        "--network",
+        "none",
+        "--name",
+        "changed",
+        IMAGE,
+        "sh",
+        "-c",
+        "echo kept > /data/x; rm /etc/plain",
+    ])?;
     place.ok(&["commit", "-c", "CMD [\"cat\", \"/data/x\"]", "changed", "committed"])?;
     place.ok(&["rm", "changed"])?;
     assert_eq!(place.ok(&["run", "--rm", "--network", "none", "--pull", "never", "committed"])?, "kept");
@@ -63,7 +80,17 @@ fn export() -> Outcome {
     let place = Place::new()?;
     let host = tempfile::tempdir()?;
     let archive = host.path().join("a.tar").display().to_string();
-    place.say(&["run", "--network", "none", "--name", "changed", IMAGE, "sh", "-c", "echo x > /data/x; chown app /data/x"])?;
+    place.say(&[
+        "run",
+        "--network",
+        "none",
+        "--name",
+        "changed",
+        IMAGE,
+        "sh",
+        "-c",
+        "echo x > /data/x; chown app /data/x",
+    ])?;
     place.ok(&["export", "-o", &archive, "changed"])?;
     let listed = std::process::Command::new("tar").args(["--numeric-owner", "-tvf", &archive]).output()?;
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));

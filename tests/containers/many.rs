@@ -5,10 +5,7 @@ use crate::harness::Case;
 use crate::place::{IMAGE, Outcome, Place, end};
 
 pub fn cases() -> Vec<Case> {
-    vec![
-        case("many::one_name_has_one_winner", one_name),
-        case("many::thirty_containers_at_once_leave_nothing", thirty),
-    ]
+    vec![case("many::one_name_has_one_winner", one_name), case("many::thirty_containers_at_once_leave_nothing", thirty)]
 }
 
 fn one_name() -> Outcome {
@@ -28,7 +25,9 @@ fn thirty() -> Outcome {
     let run = |i: usize| {
         let script = format!("echo {i}; sleep 1000");
         let name = format!("n{i}");
-        place.command(&["run", "-d", "--network", "none", "-m", "64m", "--name", &name, IMAGE, "sh", "-c", &script]).spawn()
+        place
+            .command(&["run", "-d", "--network", "none", "-m", "64m", "--name", &name, IMAGE, "sh", "-c", &script])
+            .spawn()
     };
     let children = (0..30).map(run).collect::<Result<Vec<_>, _>>()?;
     let mut ids = Vec::new();

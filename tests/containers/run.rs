@@ -70,7 +70,8 @@ fn binary() -> Outcome {
 
 fn who() -> Outcome {
     let place = Place::new()?;
-    let said = place.script(&["-e", "A=b c", "-w", "/data/new", "-u", "app"], "echo $A; pwd; id -u; id -g; echo $HOME")?;
+    let said =
+        place.script(&["-e", "A=b c", "-w", "/data/new", "-u", "app"], "echo $A; pwd; id -u; id -g; echo $HOME")?;
     assert_eq!(said.text(), "b c\n/data/new\n1234\n2345\n/data", "{said:?}");
     let by_number = place.script(&["-u", "77:88"], "id -u; id -g")?;
     assert_eq!(by_number.text(), "77\n88");
@@ -124,8 +125,7 @@ fn tmpfs() -> Outcome {
 fn memory() -> Outcome {
     let place = Place::new()?;
     let script = "x=0123456789; while :; do x=$x$x; done";
-    let said =
-        place.say(&["run", "--name", "hog", "--network", "none", "-m", "16m", IMAGE, "sh", "-c", script])?;
+    let said = place.say(&["run", "--name", "hog", "--network", "none", "-m", "16m", IMAGE, "sh", "-c", script])?;
     assert_eq!(said.code, Some(137), "{said:?}");
     assert_eq!(place.shown("hog", "{{.State.OOMKilled}} {{.State.ExitCode}}")?, "true 137");
     place.up("modest", &["-m", "16m"], "sleep 1000")?;
@@ -158,7 +158,8 @@ fn capabilities() -> Outcome {
 
 fn hostname() -> Outcome {
     let place = Place::new()?;
-    let said = place.script(&["--hostname", "elsewhere"], "hostname; cat /etc/hostname; grep -c elsewhere /etc/hosts")?;
+    let said =
+        place.script(&["--hostname", "elsewhere"], "hostname; cat /etc/hostname; grep -c elsewhere /etc/hosts")?;
     assert_eq!(said.text().lines().take(2).collect::<Vec<_>>(), ["elsewhere", "elsewhere"], "{said:?}");
     Ok(())
 }

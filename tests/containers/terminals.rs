@@ -42,12 +42,8 @@ impl Seat {
         command.args(["--ctty", "--wait"]).arg(inner.get_program()).args(inner.get_args());
         command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.stdin(pair.slave.try_clone()?).stdout(pair.slave.try_clone()?).stderr(pair.slave.try_clone()?);
-        let seat = Self {
-            screen: Arc::default(),
-            keys: File::from(pair.master),
-            line: pair.slave,
-            command: command.spawn()?,
-        };
+        let seat =
+            Self { screen: Arc::default(), keys: File::from(pair.master), line: pair.slave, command: command.spawn()? };
         let (mut reader, screen) = (seat.keys.try_clone()?, Arc::clone(&seat.screen));
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -64,7 +60,8 @@ impl Seat {
 
     /// Waits until something is on the screen.
     fn sees(&self, text: &str) -> Outcome {
-        until(|| Ok(self.seen().contains(text))).map_err(|error| format!("{error} for `{text}`: {}", self.seen()).into())
+        until(|| Ok(self.seen().contains(text)))
+            .map_err(|error| format!("{error} for `{text}`: {}", self.seen()).into())
     }
 
     fn press(&mut self, keys: &[u8]) -> Outcome {
