@@ -53,11 +53,26 @@ pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
     if returned < 0 || info.mask & EXIT == 0 {
         return None;
     }
-    let status = std::process::ExitStatus::from_raw(info.exit_code);
-    Some(match status.code() {
+    Some(decode(info.exit_code))
+}
+
+/// How a process ended that has not been reaped, which its parent may never do; `None` for any other. The caller has a
+/// pidfd of it that says that it has ended, so that a zombie of that pid is it.
+#[must_use]
+pub fn exit_status_of_zombie(pid: u32) -> Option<ExitStatus> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything. The state is the third field, the code the 52nd.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    (*fields.first()? == "Z").then_some(())?;
+    Some(decode(fields.get(49)?.parse().ok()?))
+}
+
+fn decode(wait_status: i32) -> ExitStatus {
+    let status = std::process::ExitStatus::from_raw(wait_status);
+    match status.code() {
         Some(code) => ExitStatus::Code(code),
         None => ExitStatus::Signal(status.signal().unwrap_or(0)),
-    })
+    }
 }
 
 #[cfg(test)]

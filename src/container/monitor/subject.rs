@@ -89,9 +89,11 @@ impl Subject {
                     removed.usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
                 Ok(End { code, oom_killed, known: true })
             }
-            Self::TakenUp { pidfd, place, .. } => {
-                pidfd::await_reaped(pidfd.as_fd(), REAPED_WITHIN);
-                let status = pidfd::exit_status(pidfd.as_fd());
+            Self::TakenUp { pidfd, pid, place } => {
+                let status = pidfd::exit_status_of_zombie(pid).or_else(|| {
+                    pidfd::await_reaped(pidfd.as_fd(), REAPED_WITHIN);
+                    pidfd::exit_status(pidfd.as_fd())
+                });
                 let usage = view(stored)?.map(|view| view.usage().map_err(ContainerError::from)).transpose()?;
                 let oom_killed = usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
                 leave(stored, place)?;
