@@ -89,7 +89,12 @@ fn run() -> Outcome {
     for text in ["/dev/pts/0\r\n", "pid=1\r\n", "24 80\r\n", "term=xterm\r\n"] {
         seat.sees(text)?;
     }
-    seat.press(b"sleep 1000\r\x03echo after=$?\r")?;
+    // The key takes away what was typed before it and not read yet.
+    seat.press(b"echo go$((1))on; sleep 1000\r")?;
+    seat.sees("go1on\r\n")?;
+    seat.press(b"\x03")?;
+    seat.sees("^C")?;
+    seat.press(b"echo after=$?\r")?;
     seat.sees("after=130\r\n")?;
     seat.press(b"exit 7\r")?;
     assert_eq!(seat.end()?, 7);
