@@ -382,7 +382,7 @@ fn masks(plan: &mut Plan) {
     }
 }
 
-/// Names, loopback, working directory.
+/// Names, loopback.
 fn identity(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> Result<(), SpecError> {
     plan.push("identity", Op::Hostname(string("the host name", &spec.hostname)?));
     if let Some(name) = &spec.domainname {

@@ -3,8 +3,13 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
+
+/// How long a thread that was joined may still be among the tasks: the kernel wakes who joins it before it takes the
+/// thread away.
+const LEAVING: Duration = Duration::from_millis(200);
 
 /// Forks a child that runs `body` and ends with the code that it returns. Descriptors and mappings are shared as
 /// fork(2) shares them.
@@ -13,8 +18,12 @@ use nix::unistd::Pid;
 /// EAGAIN beyond a limit on tasks, ENOMEM; EINVAL when this process has more than one thread, because the child would
 /// then find the locks of the others held for ever.
 pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Pid> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a process with threads cannot fork"));
+    let until = Instant::now() + LEAVING;
+    while std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        if Instant::now() > until {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a process with threads cannot fork"));
+        }
+        std::thread::sleep(Duration::from_micros(50));
     }
     // SAFETY: this is the only thread, so the child has a whole copy of the process and may do what it likes.
     match unsafe { nix::unistd::fork() }? {

@@ -42,13 +42,13 @@ fn diff() -> Outcome {
         "--network",
         "none",
         "--name",
-        "c",
+        "changed",
         IMAGE,
         "sh",
         "-c",
         "echo new > /data/new; echo more >> /etc/plain; rm /etc/group",
     ])?;
-    let lines = place.ok(&["diff", "c"])?;
+    let lines = place.ok(&["diff", "changed"])?;
     let mut lines: Vec<&str> = lines.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["A /data/new", "C /data", "C /etc", "C /etc/plain", "D /etc/group"]);
@@ -57,11 +57,21 @@ fn diff() -> Outcome {
 
 fn commit() -> Outcome {
     let place = Place::new()?;
-    place.say(&["run", "--network", "none", "--name", "c", IMAGE, "sh", "-c", "echo kept > /data/x; rm /etc/plain"])?;
-    place.ok(&["commit", "-c", "CMD [\"cat\", \"/data/x\"]", "c", "committed"])?;
-    place.ok(&["rm", "c"])?;
-    assert_eq!(place.ok(&["run", "--rm", "--network", "none", "committed"])?, "kept");
-    let gone = ["run", "--rm", "--network", "none", "committed", "test", "-e", "/etc/plain"];
+    place.say(&[
+        "run",
+        "--network",
+        "none",
+        "--name",
+        "changed",
+        IMAGE,
+        "sh",
+        "-c",
+        "echo kept > /data/x; rm /etc/plain",
+    ])?;
+    place.ok(&["commit", "-c", "CMD [\"cat\", \"/data/x\"]", "changed", "committed"])?;
+    place.ok(&["rm", "changed"])?;
+    assert_eq!(place.ok(&["run", "--rm", "--network", "none", "--pull", "never", "committed"])?, "kept");
+    let gone = ["run", "--rm", "--network", "none", "--pull", "never", "committed", "test", "-e", "/etc/plain"];
     assert_eq!(place.say(&gone)?.code, Some(1));
     Ok(())
 }
@@ -75,13 +85,13 @@ fn export() -> Outcome {
         "--network",
         "none",
         "--name",
-        "c",
+        "changed",
         IMAGE,
         "sh",
         "-c",
         "echo x > /data/x; chown app /data/x",
     ])?;
-    place.ok(&["export", "-o", &archive, "c"])?;
+    place.ok(&["export", "-o", &archive, "changed"])?;
     let listed = std::process::Command::new("tar").args(["--numeric-owner", "-tvf", &archive]).output()?;
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     let listed = String::from_utf8(listed.stdout)?;

@@ -34,8 +34,8 @@ fn codes() -> Outcome {
     assert_eq!(run(&["--pull", "never", "none-such", "true"])?.code, Some(125));
     assert_eq!(run(&["-m", "lots", IMAGE, "true"])?.code, Some(125));
     assert_eq!(run(&["--no-such-option", IMAGE, "true"])?.code, Some(125));
-    // PID 1 has no default actions: the shell's child gets the signal, and the shell says what docker's would.
-    assert_eq!(place.script(&[], "sh -c 'kill -USR1 $$'")?.code, Some(128 + 10));
+    // PID 1 has no default actions, so that a child of the shell gets the signal, and the shell ends with its code.
+    assert_eq!(place.script(&[], "sh -c 'kill -USR1 $$'; exit $?")?.code, Some(128 + 10));
     place.up("one", &[], "sleep 1000")?;
     place.ok(&["kill", "one"])?;
     assert_eq!(place.ok(&["wait", "one"])?, "137");
@@ -117,7 +117,7 @@ fn tmpfs() -> Outcome {
         "grep ' /run/x ' /proc/mounts; head -c 100000 /dev/zero > /run/x/a; wc -c < /run/x/a",
     )?;
     let text = said.text();
-    assert!(text.starts_with("tmpfs /run/x tmpfs ") && text.contains("size=64k"), "{said:?}");
+    assert!(text.contains(" /run/x tmpfs ") && text.contains("size=64k"), "{said:?}");
     assert!(text.ends_with("65536"), "{said:?}");
     Ok(())
 }
@@ -170,7 +170,11 @@ fn removed() -> Outcome {
     assert_eq!(place.ok(&["start", "-a", &cid])?, "x");
     crate::place::until(|| Ok(place.left(std::slice::from_ref(&cid))?.is_empty()))
         .map_err(|error| format!("{error}: {:?}", place.left(std::slice::from_ref(&cid))))?;
-    let volumes: Vec<_> = std::fs::read_dir(place.root().join("volumes"))?.collect::<Result<_, _>>()?;
+    let mut volumes = Vec::new();
+    for entry in std::fs::read_dir(place.root().join("volumes"))? {
+        volumes.push(entry?.file_name());
+    }
+    volumes.retain(|name| name != ".lock");
     assert!(volumes.is_empty(), "{volumes:?}");
     Ok(())
 }

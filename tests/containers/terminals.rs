@@ -89,7 +89,12 @@ fn run() -> Outcome {
     for text in ["/dev/pts/0\r\n", "pid=1\r\n", "24 80\r\n", "term=xterm\r\n"] {
         seat.sees(text)?;
     }
-    seat.press(b"sleep 1000\r\x03echo after=$?\r")?;
+    // The key takes away what was typed before it and not read yet.
+    seat.press(b"echo go$((1))on; sleep 1000\r")?;
+    seat.sees("go1on\r\n")?;
+    seat.press(b"\x03")?;
+    seat.sees("^C")?;
+    seat.press(b"echo after=$?\r")?;
     seat.sees("after=130\r\n")?;
     seat.press(b"exit 7\r")?;
     assert_eq!(seat.end()?, 7);
@@ -99,37 +104,37 @@ fn run() -> Outcome {
 fn resize() -> Outcome {
     let place = Place::new()?;
     let script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.02; done";
-    let seat = Seat::new(&place, &["run", "-it", "--network", "none", "--name", "t", IMAGE, "sh", "-c", script])?;
+    let seat = Seat::new(&place, &["run", "-it", "--network", "none", "--name", "typed", IMAGE, "sh", "-c", script])?;
     seat.sees("ready")?;
     seat.resize(33, 101)?;
     seat.sees("33 101\r\n")?;
-    place.ok(&["kill", "t"])?;
+    place.ok(&["kill", "typed"])?;
     assert_eq!(seat.end()?, 137);
     Ok(())
 }
 
 fn leave() -> Outcome {
     let place = Place::new()?;
-    let mut seat = Seat::new(&place, &["run", "-it", "--network", "none", "--name", "t", IMAGE, "sh"])?;
+    let mut seat = Seat::new(&place, &["run", "-it", "--network", "none", "--name", "typed", IMAGE, "sh"])?;
     seat.press(b"x=kept; echo is=$x\r")?;
     seat.sees("is=kept\r\n")?;
-    let pid = place.pid("t")?;
+    let pid = place.pid("typed")?;
     seat.press(LEAVE)?;
     assert_eq!(seat.end()?, 0);
-    assert_eq!(place.pid("t")?, pid);
-    let mut seat = Seat::new(&place, &["attach", "t"])?;
+    assert_eq!(place.pid("typed")?, pid);
+    let mut seat = Seat::new(&place, &["attach", "typed"])?;
     seat.press(b"echo still=$x\r")?;
     seat.sees("still=kept\r\n")?;
     seat.press(b"exit 5\r")?;
     assert_eq!(seat.end()?, 5);
-    assert_eq!(place.ok(&["wait", "t"])?, "5");
+    assert_eq!(place.ok(&["wait", "typed"])?, "5");
     Ok(())
 }
 
 fn exec() -> Outcome {
     let place = Place::new()?;
-    place.up("c", &[], "sleep 1000")?;
-    let mut seat = Seat::new(&place, &["exec", "-it", "c", "sh"])?;
+    place.up("quiet", &[], "sleep 1000")?;
+    let mut seat = Seat::new(&place, &["exec", "-it", "quiet", "sh"])?;
     seat.press(b"tty; stty size; trap 'stty size' WINCH; echo set=$?\r")?;
     for text in ["/dev/pts/0\r\n", "24 80\r\n", "set=0\r\n"] {
         seat.sees(text)?;
@@ -139,14 +144,14 @@ fn exec() -> Outcome {
     seat.sees("40 100\r\n")?;
     seat.press(b"exit 6\r")?;
     assert_eq!(seat.end()?, 6);
-    assert_eq!(place.shown("c", "{{.State.Running}}")?, "true");
+    assert_eq!(place.shown("quiet", "{{.State.Running}}")?, "true");
     Ok(())
 }
 
 fn refused() -> Outcome {
     let place = Place::new()?;
-    place.up("c", &[], "sleep 1000")?;
-    let said = place.feed(&["exec", "-it", "c", "true"], Vec::new())?;
+    place.up("quiet", &[], "sleep 1000")?;
+    let said = place.feed(&["exec", "-it", "quiet", "true"], Vec::new())?;
     assert!(said.code != Some(0) && said.stderr.contains("terminal"), "{said:?}");
     Ok(())
 }

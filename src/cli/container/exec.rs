@@ -58,6 +58,9 @@ pub(in crate::cli) struct ExecArgs {
 }
 
 pub(super) fn run(store: &Store, args: &ExecArgs) -> Result<Outcome, CommandError> {
+    if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
+        return Err(CommandError::NoTerminal);
+    }
     let stored = store.find(&args.container)?;
     let state = settled(store, &stored)?;
     let init = match (state.status, state.init) {

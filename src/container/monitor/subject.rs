@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::MonitorError;
 use crate::cgroup::{Layout, View};
@@ -12,6 +13,10 @@ use crate::container::{Container, ContainerError, connect};
 use crate::network::bridge::{BridgeNetwork, Endpoint};
 use crate::sys::launch::{ExitStatus, pidfd_open, send_signal};
 use crate::sys::pidfd;
+
+/// How long whoever is the parent of a container without its monitor may take to reap it. Its end is told before that,
+/// its code only after.
+const REAPED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The container.
 #[derive(Debug)]
@@ -84,8 +89,11 @@ impl Subject {
                     removed.usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
                 Ok(End { code, oom_killed, known: true })
             }
-            Self::TakenUp { pidfd, place, .. } => {
-                let status = pidfd::exit_status(pidfd.as_fd());
+            Self::TakenUp { pidfd, pid, place } => {
+                let status = pidfd::exit_status_of_zombie(pid).or_else(|| {
+                    pidfd::await_reaped(pidfd.as_fd(), REAPED_WITHIN);
+                    pidfd::exit_status(pidfd.as_fd())
+                });
                 let usage = view(stored)?.map(|view| view.usage().map_err(ContainerError::from)).transpose()?;
                 let oom_killed = usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
                 leave(stored, place)?;

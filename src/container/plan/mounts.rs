@@ -32,10 +32,22 @@ pub(super) fn mounts(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> 
         };
         plan.push("mounts", Op::Attach(Box::new(attachment)));
     }
+    working_directory(plan, spec)?;
     if spec.read_only_root && !spec.mounts.is_empty() {
         let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | libc::MS_NODEV;
         let target = constant("/");
         plan.push("mounts", Op::Mount { source: None, target, fstype: None, flags, data: None });
+    }
+    Ok(())
+}
+
+/// The working directory is made if it is missing, as docker does, by root and before the root can only be read.
+fn working_directory(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
+    let ends = spec.working_directory.match_indices('/').map(|(at, _)| at).chain([spec.working_directory.len()]);
+    let paths: Vec<&str> = ends.filter(|end| *end > 0).map(|end| &spec.working_directory[..end]).collect();
+    if spec.working_directory != "/" {
+        let paths = paths.into_iter().map(|path| string("the working directory", path)).collect::<Result<_, _>>()?;
+        plan.push("mounts", Op::Directories(paths));
     }
     Ok(())
 }
