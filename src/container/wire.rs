@@ -163,7 +163,7 @@ impl Incoming {
     ///
     /// # Errors
     /// When it is none of the protocol.
-    pub fn next(&mut self) -> Result<Option<Message>, WireError> {
+    pub fn take(&mut self) -> Result<Option<Message>, WireError> {
         if self.bytes.len() < HEADER {
             return Ok(None);
         }
@@ -187,7 +187,7 @@ impl Incoming {
 /// As the stream's, and for what is no frame.
 pub fn receive(incoming: &mut Incoming, from: &mut impl Read) -> io::Result<Option<Message>> {
     loop {
-        if let Some(message) = incoming.next()? {
+        if let Some(message) = incoming.take()? {
             return Ok(Some(message));
         }
         match incoming.read(from) {

@@ -209,11 +209,14 @@ fn a_group_that_is_denied() -> Outcome {
     Ok(())
 }
 
+/// A case of the test below: its name, and what is asked and answered.
+type Call = (&'static str, u32, [i32; 3], i32, Option<i32>);
+
 /// Each call is one program. With the filter it is refused; without it, it is not, so that the filter is what refuses.
 fn keys_and_user_namespaces_are_refused() -> Outcome {
     const NEW_USER: i32 = 0x1000_0000;
     const SIGCHLD: i32 = 17;
-    let calls: [(&str, u32, [i32; 3], i32, Option<i32>); 6] = [
+    let calls: [Call; 6] = [
         ("keyctl", 250, [0, -3, 0], libc::EPERM, Some(0)), // the session's keyring
         ("add-key", 248, [0, 0, 0], libc::EPERM, Some(libc::EFAULT)),
         ("request-key", 249, [0, 0, 0], libc::EPERM, Some(libc::EFAULT)),

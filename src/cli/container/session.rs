@@ -114,7 +114,7 @@ pub(super) fn stay(client: Client, stored: &Stored, manner: &Manner) -> Result<L
     let Client { mut stream, mut incoming } = client;
     let (mut output, mut error) = (Sink::new(io::stdout().as_fd()), Sink::new(io::stderr().as_fd()));
     loop {
-        while let Some(message) = incoming.next().map_err(|wrong| failed(wrong.into()))? {
+        while let Some(message) = incoming.take().map_err(|wrong| failed(wrong.into()))? {
             match message {
                 Message::Output(bytes) => output.write(&bytes),
                 Message::Error(bytes) => error.write(&bytes),

@@ -71,7 +71,7 @@ impl Client {
         }
         let mut heard = Vec::new();
         loop {
-            match self.incoming.next() {
+            match self.incoming.take() {
                 Ok(Some(message)) => heard.push(message),
                 Ok(None) => return heard,
                 Err(_) => {

@@ -35,14 +35,16 @@ pub(super) fn live(store: &Store, stored: &Stored, beginning: Beginning) -> Resu
     let Beginning { lock, image, stream, first } = beginning;
     let mut client = Client::new(stream).map_err(MonitorError::system("speak to the command"))?;
     client.interest.attached = first.attached;
-    let begun = Monitor::new(store, stored, image, first).and_then(|mut monitor| {
-        // The first client sees the output from the first byte, so it is there before the start.
-        monitor.clients.all.push(client);
-        let begun = monitor.begin(&lock);
-        Ok((monitor, begun))
-    });
-    let (mut monitor, begun) = begun?;
-    match begun {
+    let mut monitor = match Monitor::new(store, stored, image, first) {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            client.tell(&Message::Failed(error.exit_code(), chain(&error)));
+            return Err(error);
+        }
+    };
+    // The first client sees the output from the first byte, so it is there before the start.
+    monitor.clients.all.push(client);
+    match monitor.begin(&lock) {
         Ok(()) => monitor.clients.all[0].tell(&Message::Started),
         Err(error) => {
             let told = monitor.not_started(&lock, &error);
@@ -119,7 +121,7 @@ impl Monitor {
         let Some(image) = &self.image else { return Ok(()) };
         self.log_lost = None;
         if config.log.kept && self.log.is_none() {
-            self.log = Some(log::Writer::open(&self.stored.log(), config.log)?);
+            self.log = Some(log::Writer::open(self.stored.log(), config.log)?);
         }
         let made = make::container(&self.store, &self.stored, image)?;
         let (streams, stdio) = if config.tty {
@@ -171,7 +173,7 @@ impl Monitor {
             self.subject = None;
         }
         if self.stored.config.log.kept {
-            self.log = Some(log::Writer::open(&self.stored.log(), self.stored.config.log)?);
+            self.log = Some(log::Writer::open(self.stored.log(), self.stored.config.log)?);
         }
         self.streams = if self.stored.config.tty { Streams::default() } else { Streams::taken_up(init.pid) };
         self.restarts = state.restarts;
