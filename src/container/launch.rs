@@ -410,17 +410,26 @@ impl Container {
     /// The first failure.
     pub fn remove(mut self) -> Result<Removed, ContainerError> {
         let ended = self.end();
+        let usage = self.group.as_ref().map(Group::usage).transpose();
+        self.give_back_after(ended)?;
+        Ok(Removed { usage: usage? })
+    }
+
+    /// As [`Container::remove`], for who has no use for the usage.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn give_back(mut self) -> Result<(), ContainerError> {
+        let ended = self.end();
+        self.give_back_after(ended)
+    }
+
+    fn give_back_after(&mut self, ended: Result<(), ContainerError>) -> Result<(), ContainerError> {
         let disconnected = self.disconnect();
-        let usage = match self.group.take() {
-            None => Ok(None),
-            Some(group) => {
-                let usage = group.usage();
-                group.remove().and(usage.map(Some))
-            }
-        };
+        let removed = self.group.take().map_or(Ok(()), Group::remove);
         ended?;
         disconnected?;
-        Ok(Removed { usage: usage? })
+        Ok(removed?)
     }
 
     fn end(&mut self) -> Result<(), ContainerError> {

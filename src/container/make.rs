@@ -10,7 +10,7 @@ use super::etc::EtcError;
 use super::limits::{self, LimitsError};
 use super::seccomp::profile;
 use super::spec::{self, ContainerSpec, Network, Seccomp, User, UserMapping, Writable};
-use super::store::{Store, StoreError, Stored};
+use super::store::{Hidden, Store, StoreError, Stored};
 use super::users::{self, UserError};
 use super::volume::{VolumeError, Volumes};
 use super::{connect, etc, layers};
@@ -350,14 +350,22 @@ pub(super) fn host() -> Result<NetNs, MakeError> {
 /// # Errors
 /// When something cannot be removed; it can be tried again.
 pub fn remove(store: &Store, stored: &Stored, volumes: bool) -> Result<(), MakeError> {
+    finish_removal(store, stored, store.hide(stored)?, volumes)
+}
+
+/// The second half of a removal, after [`Store::hide`].
+///
+/// # Errors
+/// When something cannot be removed; `gc` takes away what is left.
+pub fn finish_removal(store: &Store, stored: &Stored, hidden: Hidden, volumes: bool) -> Result<(), MakeError> {
     let config = &stored.config;
+    let purged = hidden.purge();
     if let Some(images) = config.image_id.as_ref().map(|_| image::Store::of_machine()).transpose()? {
         images.unpin(&config.id)?;
     }
-    store.remove(stored)?;
     let named = config.mounts.iter().any(|mount| matches!(mount.source, MountSource::Volume { anonymous: true, .. }));
     if volumes && named {
         Volumes::of(store).lock()?.remove_anonymous_of(config)?;
     }
-    Ok(())
+    Ok(purged?)
 }

@@ -97,6 +97,21 @@ pub struct Locked {
     _lock: Lock,
 }
 
+/// The files of a container that is out of sight. Where they are not purged, [`Store::sweep`] does it.
+#[derive(Debug)]
+#[must_use]
+pub struct Hidden(PathBuf);
+
+impl Hidden {
+    /// Removes them.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn purge(self) -> Result<(), StoreError> {
+        Ok(remove_tree(&self.0)?)
+    }
+}
+
 impl Store {
     /// The store of this machine, which is made if it is missing.
     ///
@@ -303,11 +318,11 @@ impl Store {
         Ok(self.ids()?.into_iter().filter_map(read).collect())
     }
 
-    /// Removes a container's files and its name. Nothing of it may run any more.
+    /// Takes a container and its name out of sight; its files are still to be removed.
     ///
     /// # Errors
-    /// When something cannot be removed; it can be tried again.
-    pub fn remove(&self, container: &Stored) -> Result<(), StoreError> {
+    /// When it cannot be hidden; it can be tried again.
+    pub fn hide(&self, container: &Stored) -> Result<Hidden, StoreError> {
         let id = &container.config.id;
         // Out of sight first, in one step: half a container is never seen.
         let hidden = self.containers().join(format!(".removed-{id}"));
@@ -320,12 +335,7 @@ impl Store {
         if self.holder(&container.config.name).as_deref() == Some(id) {
             remove_if_there(self.names().join(&container.config.name))?;
         }
-        match std::fs::remove_dir_all(&hidden) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(FileError::new("remove", &hidden)(error).into())
-            }
-            _ => Ok(()),
-        }
+        Ok(Hidden(hidden))
     }
 
     /// Takes away what a killed process left half made or half removed: directories that are not seen and names that

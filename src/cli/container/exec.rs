@@ -107,7 +107,7 @@ pub(super) fn run(store: &Store, args: &ExecArgs) -> Result<Outcome, CommandErro
     let (finished, outputs) = mpsc::channel();
     match &master {
         Some(master) => at_terminal(master, args, leave, finished)?,
-        None => relays.begin(&finished),
+        None => relays.begin(finished),
     }
     let Some(code) = await_end(&mut program, &signals, master.as_ref(), &left)? else {
         // Its terminal closes with this process, which it hears of by SIGHUP.
@@ -141,7 +141,7 @@ struct Relays {
 
 impl Relays {
     /// Copies from now on; the sender is dropped by who has copied all.
-    fn begin(self, finished: &Sender<()>) {
+    fn begin(self, finished: Sender<()>) {
         if let Some(mut input) = self.input {
             std::thread::spawn(move || session::read_keys(&[], |bytes| input.write_all(bytes)));
         }

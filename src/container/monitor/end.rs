@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use super::streams::{Source, Streams};
 use super::subject::{End, give_back};
 use super::{Monitor, MonitorError};
+use crate::container::config::RestartPolicy;
 use crate::container::state::{State, Status};
-use crate::container::store::{Locked, Store, Stored};
+use crate::container::store::{Hidden, Locked, Store, Stored};
 use crate::container::{make, restart};
 
 impl Monitor {
@@ -38,22 +39,28 @@ impl Monitor {
         };
         self.pause = restart::next(self.policy()?, &run);
         self.restart_at = self.pause.map(|pause| Instant::now() + pause);
+        if self.stored.config.auto_remove {
+            // Out of sight is enough for who waits.
+            let hidden = self.store.hide(&self.stored)?;
+            self.clients.tell_the_end(end.code);
+            return self.finish_removal(hidden);
+        }
         self.write_end(end)?;
         self.clients.tell_the_end(end.code);
         Ok(())
     }
 
     /// `update` may have changed it.
-    fn policy(&self) -> Result<crate::container::config::RestartPolicy, MonitorError> {
+    fn policy(&self) -> Result<RestartPolicy, MonitorError> {
+        if self.stored.config.auto_remove {
+            return Ok(RestartPolicy::No);
+        }
         Ok(self.store.find(&self.stored.config.id)?.config.restart)
     }
 
     fn write_end(&mut self, end: End) -> Result<(), MonitorError> {
         let lock = self.stored.lock()?;
         let again = self.restart_at.is_some();
-        if self.stored.config.auto_remove && !again {
-            return self.remove();
-        }
         let state = lock.state()?;
         lock.write(&State {
             status: if again { Status::Restarting } else { Status::Exited },
@@ -89,9 +96,14 @@ impl Monitor {
 
     /// Takes the container away, as `--rm` asks.
     pub(super) fn remove(&mut self) -> Result<(), MonitorError> {
+        let hidden = self.store.hide(&self.stored)?;
+        self.finish_removal(hidden)
+    }
+
+    fn finish_removal(&mut self, hidden: Hidden) -> Result<(), MonitorError> {
         // Its layers are not to be kept for a container that is gone.
         self.image = None;
-        Ok(make::remove(&self.store, &self.stored, true)?)
+        Ok(make::finish_removal(&self.store, &self.stored, hidden, true)?)
     }
 
     /// Starts it again, as its policy says.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::MonitorError;
-use crate::cgroup::{Layout, View};
+use crate::cgroup::{Controller, Group, Layout, View, memory};
 use crate::container::config::Config;
 use crate::container::make::{self, MakeError};
 use crate::container::store::Stored;
@@ -81,12 +81,11 @@ impl Subject {
     pub(super) fn end(self, stored: &Stored) -> Result<End, MonitorError> {
         match self {
             Self::Own(mut container) => {
-                thaw(stored)?;
+                // Where its first process has ended the others have too, so nothing of it is frozen.
                 let reaped = container.wait()?;
                 let code = exit_code(reaped.status);
-                let removed = container.remove()?;
-                let oom_killed =
-                    removed.usage.and_then(|usage| usage.memory).is_some_and(|memory| memory.oom_kills > 0);
+                let oom_killed = container.group().is_some_and(was_short_of_memory);
+                container.give_back()?;
                 Ok(End { code, oom_killed, known: true })
             }
             Self::TakenUp { pidfd, pid, place } => {
@@ -141,6 +140,12 @@ fn exit_code(status: ExitStatus) -> i32 {
         ExitStatus::Code(code) => code,
         ExitStatus::Signal(signal) => 128 + signal,
     }
+}
+
+/// Whether the kernel ended a process of a group for want of memory. What cannot be read is no reason to keep the group.
+fn was_short_of_memory(group: &Group) -> bool {
+    let usage = group.place(Controller::Memory).and_then(|place| memory::usage(place).ok());
+    usage.is_some_and(|usage| usage.oom_kills > 0)
 }
 
 fn view(stored: &Stored) -> Result<Option<View>, MonitorError> {

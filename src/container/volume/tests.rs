@@ -82,7 +82,7 @@ fn a_volume_is_made_once_and_stays_while_a_container_names_it() {
     let error = locked.remove("data").unwrap_err().to_string();
     assert_eq!(error, format!("volume data is in use by container {}", stored.config.short_id()));
     assert_eq!(locked.prune(true).unwrap(), [""; 0]);
-    store.remove(&stored).unwrap();
+    store.hide(&stored).unwrap().purge().unwrap();
     locked.remove_anonymous_of(&stored.config).unwrap();
     let left: Vec<String> = volumes.list().unwrap().into_iter().map(|volume| volume.name).collect();
     assert_eq!(left, ["data"]);
