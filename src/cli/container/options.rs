@@ -79,7 +79,7 @@ pub(in crate::cli) struct Options {
     /// Remove it once it has ended
     #[arg(long = "rm")]
     auto_remove: bool,
-    /// When it is started again: no, on-failure[:N], always or unless-stopped
+    /// When it is started again: no, on-failure or on-failure:N, always or unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no")]
     restart: String,
     /// The signal that asks it to end [default: the image's, or TERM]

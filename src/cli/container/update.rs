@@ -16,7 +16,7 @@ use crate::container::store::{Store, Stored};
 pub(in crate::cli) struct UpdateArgs {
     #[command(flatten)]
     limits: LimitOptions,
-    /// When it is started again by itself: no, on-failure[:MOST], always, unless-stopped
+    /// When it is started again by itself: no, on-failure or on-failure:MOST, always, unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<RestartPolicy>,
     /// Names or identifiers

@@ -3,7 +3,7 @@
 //! The command forks it; it leads a session of its own, starts the container, holds its streams and its place on the
 //! network, writes its log, tells those who are connected what they want to know (see [`super::wire`]), starts it again as
 //! its restart policy says, and writes down how it ended. If it dies the container goes on: the next command that looks
-//! at it forks another monitor ([`super::adopt`]), which takes up the pipes and hears of the end by a pidfd.
+//! at it forks another monitor ([`super::client::settled`]), which takes up the pipes and hears of the end by a pidfd.
 
 use std::io;
 use std::os::fd::AsFd;
