@@ -21,7 +21,7 @@
 //! | 1 | [`record`] | what a run is: samples, phases, summaries, host fingerprint; the run directory |
 //! | 1 | [`scenario`] | TOML → validated `Scenario` → `Vec<Case>`; errors point at line and column; → [`record`] |
 //! | 2 | [`network`] | the drivers (one file each), IPAM, NAT and published ports, on a given host namespace |
-//! | 2 | [`container`] | the built-in runtime: spec → plan → launch → wait → remove; → [`network`] |
+//! | 2 | [`container`] | the built-in runtime: spec → plan → launch → wait → remove; by hand: store, monitor, exec, logs; → [`network`] |
 //! | 3 | [`lab`] | hermetic hosts and uplinks |
 //! | 3 | [`workload`] | the programs that run inside a container; imports layer 0 only |
 //! | 4 | [`runtime`] | what can be put under test, behind one trait: `builtin`, `floor` |
