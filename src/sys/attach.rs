@@ -75,6 +75,18 @@ pub(super) fn attach(attachment: &Attachment) -> Result<(), c_int> {
     attached
 }
 
+/// Makes a directory inside the root, by a path that an image may have chosen: while this process holds descriptors of
+/// the host, a path through `/proc/self/fd` would lead there (CVE-2024-21626).
+pub(super) fn make_directories(path: &CStr) {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: a constant path.
+    let Ok(root) = (unsafe { raw!(libc::SYS_openat, libc::AT_FDCWD, c"/".as_ptr(), flags, 0) }) else { return };
+    if let Ok(made) = resolve(root as c_int, path.to_bytes(), true) {
+        close(made);
+    }
+    close(root as c_int);
+}
+
 /// Puts a mount on a path that only the launching process has made.
 pub(super) fn place_at(mount: c_int, path: &CStr) -> Result<(), c_int> {
     const FROM_EMPTY_PATH: c_int = 0x4;

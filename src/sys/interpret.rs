@@ -74,11 +74,8 @@ fn perform(op: &Op, errand: &Errand, slots: &mut Slots) -> Outcome {
         Op::Attach(attachment) => attach::attach(attachment),
         Op::VerifyDevice { path, device } => verify_device(path, *device),
         Op::Directory { path, mode } => directory(path, *mode),
-        Op::Directories(paths) => {
-            for path in paths {
-                // SAFETY: the path is a live C string of the plan.
-                let _ = unsafe { raw!(libc::SYS_mkdirat, AT, path.as_ptr(), 0o755) };
-            }
+        Op::Directories(path) => {
+            attach::make_directories(path);
             Ok(())
         }
         Op::User { uid, gid, groups, keep_capabilities } => user(*uid, *gid, groups, *keep_capabilities),

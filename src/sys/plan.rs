@@ -107,9 +107,9 @@ pub enum Op {
         /// The mode, not touched by the umask.
         mode: u32,
     },
-    /// Makes a directory and those on the way to it, each path shorter than the next, as far as that can be done: the
-    /// step that enters it tells what is wrong.
-    Directories(Vec<CString>),
+    /// Makes a directory and those on the way to it, named from the root. No link leads out of the root, and none of
+    /// /proc to what this process has open. Where it cannot be made, the step that enters it tells why.
+    Directories(CString),
     /// Makes a device node, not touched by the umask.
     Node {
         /// The path.
@@ -273,9 +273,7 @@ impl fmt::Display for Op {
             Op::Attach(one) => write!(f, "mount {} on /{}", text(&one.name), text(&one.target)),
             Op::VerifyDevice { path, .. } => write!(f, "make sure of the device {}", text(path)),
             Op::Directory { path, .. } => write!(f, "make the directory {}", text(path)),
-            Op::Directories(paths) => {
-                write!(f, "make the directory {}", paths.last().map_or_else(String::new, |path| text(path).to_string()))
-            }
+            Op::Directories(path) => write!(f, "make the directory /{}", text(path)),
             Op::Node { path, .. } => write!(f, "make the device node {}", text(path)),
             Op::File(path) => write!(f, "make the file {}", text(path)),
             Op::Symlink { path, .. } => write!(f, "make the symbolic link {}", text(path)),

@@ -4,6 +4,7 @@
 //! Without the needed privilege or tool a test is listed as ignored, with the reason in its name.
 
 mod detached;
+mod escapes;
 mod executed;
 mod files;
 #[path = "../privileged/harness.rs"]
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     tests.extend(run::cases());
     tests.extend(detached::cases());
     tests.extend(executed::cases());
+    tests.extend(escapes::cases());
     tests.extend(files::cases());
     tests.extend(terminals::cases());
     tests.extend(killed::cases());

@@ -43,11 +43,9 @@ pub(super) fn mounts(plan: &mut Plan, spec: &ContainerSpec, wiring: &Wiring) -> 
 
 /// The working directory is made if it is missing, as docker does, by root and before the root can only be read.
 fn working_directory(plan: &mut Plan, spec: &ContainerSpec) -> Result<(), SpecError> {
-    let ends = spec.working_directory.match_indices('/').map(|(at, _)| at).chain([spec.working_directory.len()]);
-    let paths: Vec<&str> = ends.filter(|end| *end > 0).map(|end| &spec.working_directory[..end]).collect();
-    if spec.working_directory != "/" {
-        let paths = paths.into_iter().map(|path| string("the working directory", path)).collect::<Result<_, _>>()?;
-        plan.push("mounts", Op::Directories(paths));
+    // One that goes up again cannot be made by its names; it can be entered if it is there.
+    if let Ok(parts) = parts(&spec.working_directory) {
+        plan.push("mounts", Op::Directories(string("the working directory", &parts.join("/"))?));
     }
     Ok(())
 }
