@@ -374,11 +374,12 @@ fn a_failed_step_is_named() -> Outcome {
     assert_eq!(error.to_string(), "cannot mount overlay on root");
     assert_eq!(error.source().ok_or("no source")?.to_string(), "No such file or directory (os error 2)");
     let mut wanted = spec("true")?;
-    wanted.working_directory = "/nowhere".to_owned();
+    // One that is missing would be made.
+    wanted.working_directory = "/dev/null".to_owned();
     let mut running = start(&wanted, &Network::None)?;
     let error = running.container.wait().err().ok_or("it started")?;
     running.container.remove()?;
-    assert_eq!(error.to_string(), "cannot change directory to /nowhere");
+    assert_eq!(error.to_string(), "cannot change directory to /dev/null");
     Ok(())
 }
 
