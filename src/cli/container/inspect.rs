@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::super::each::each;
-use super::super::template::Template;
-use super::super::{CliError, Ended, output};
+use super::super::each::inspect_each;
+use super::super::{CliError, Ended};
 use super::{list, shown};
 use crate::container::config::{Config, Mount, MountSource, NetworkMode, RestartPolicy, SeccompChoice};
 use crate::container::state::{State, Status};
@@ -29,34 +28,15 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn run(store: &Store, args: &InspectArgs) -> Result<Ended, CliError> {
-    let template = match args.format.as_deref() {
-        None | Some("json") => None,
-        Some(text) => Some(Template::parse(text)?),
-    };
-    let mut found = Vec::new();
-    let ended = each(&args.containers, |name| {
+    inspect_each(&args.containers, args.format.as_deref(), |name| {
         let stored = store.find(name)?;
         let mut container = document(store, &stored, &shown::settled(stored.state()?));
         if args.size {
             let own = list::written(&stored.upper());
             container["SizeRw"] = json!(own);
         }
-        match &template {
-            Some(template) => output::print(&(template.render(&container)? + "\n")),
-            None => {
-                found.push(container);
-                Ok(())
-            }
-        }
-    })?;
-    if template.is_none() {
-        let text = match args.format {
-            Some(_) => Value::Array(found).to_string(),
-            None => format!("{:#}", Value::Array(found)),
-        };
-        output::print(&(text + "\n"))?;
-    }
-    Ok(ended)
+        Ok(container)
+    })
 }
 
 /// All that is known of a container.

@@ -4,8 +4,8 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::each::each;
-use super::super::template::{Format, Template};
+use super::super::each::inspect_each;
+use super::super::template::Format;
 use super::super::{CliError, Ended, columns, output};
 use crate::image::error::ImageError;
 use crate::image::history::{self, Step};
@@ -44,29 +44,10 @@ pub(super) struct HistoryArgs {
 }
 
 pub(super) fn run(store: &Store, args: &InspectArgs) -> Result<Ended, CliError> {
-    let template = match args.format.as_deref() {
-        None | Some("json") => None,
-        Some(text) => Some(Template::parse(text)?),
-    };
-    let mut found = Vec::new();
-    let ended = each(&args.images, |name| {
+    inspect_each(&args.images, args.format.as_deref(), |name| {
         let image = inspect(store, name)?;
-        match &template {
-            Some(template) => output::print(&(template.render(&image)? + "\n")),
-            None => {
-                found.push(image);
-                Ok(())
-            }
-        }
-    })?;
-    if template.is_none() {
-        let text = match args.format {
-            Some(_) => Value::Array(found).to_string(),
-            None => format!("{:#}", Value::Array(found)),
-        };
-        output::print(&(text + "\n"))?;
-    }
-    Ok(ended)
+        Ok(image)
+    })
 }
 
 /// All that is known of an image, under docker's names.

@@ -6,9 +6,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::known::{self, Known};
-use crate::cli::each::each;
-use crate::cli::template::Template;
-use crate::cli::{CliError, Ended, output};
+use crate::cli::each::inspect_each;
+use crate::cli::{CliError, Ended};
 use crate::container::config::NetworkMode;
 use crate::container::connect;
 use crate::container::store::Store;
@@ -31,34 +30,15 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn run(args: &InspectArgs) -> Result<Ended, CliError> {
-    let template = match args.format.as_deref() {
-        None | Some("json") => None,
-        Some(text) => Some(Template::parse(text)?),
-    };
     let networks = known::all()?;
-    let mut found = Vec::new();
-    let ended = each(&args.networks, |name| {
+    inspect_each(&args.networks, args.format.as_deref(), |name| {
         let mut meant = networks.iter().filter(|network| network.is(name));
         let (Some(network), None) = (meant.next(), meant.next()) else {
             return Err(CliError::UnknownNetwork(name.to_owned()));
         };
         let shown = show(network)?;
-        match &template {
-            Some(template) => output::print(&(template.render(&shown)? + "\n")),
-            None => {
-                found.push(shown);
-                Ok(())
-            }
-        }
-    })?;
-    if template.is_none() {
-        let text = match args.format {
-            Some(_) => Value::Array(found).to_string(),
-            None => format!("{:#}", Value::Array(found)),
-        };
-        output::print(&(text + "\n"))?;
-    }
-    Ok(ended)
+        Ok(shown)
+    })
 }
 
 /// All that is known of a network, under docker's names.
